@@ -1,0 +1,60 @@
+"""The table of domains, and how a name becomes a class.
+
+A domain of another package joins through the entry-point group `gen3d.domains`.
+"""
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from gen3d.errors import Gen3dError
+
+if TYPE_CHECKING:
+    from gen3d.domains.base import Domain
+
+
+class Entry(NamedTuple):
+    """Where a domain lives, as "module:attribute"."""
+
+    domain: str
+    options: str
+    """Its `SampleOptions`, in a module that imports no torch, so that `--help` is quick."""
+
+
+TABLE: dict[str, Entry] = {
+    "molecule": Entry("gen3d.domains.atoms:MoleculeDomain", "gen3d.domains.atoms.options:MoleculeOptions"),
+    "crystal": Entry("gen3d.domains.atoms:CrystalDomain", "gen3d.domains.atoms.options:CrystalOptions"),
+}
+
+
+def names() -> list[str]:
+    """Every domain that can be named, ours first."""
+    return [*TABLE, *sorted(e.name for e in entry_points(group="gen3d.domains") if e.name not in TABLE)]
+
+
+def find(name: str) -> "type[Domain]":
+    """The class of the domain called `name`.
+
+    Raises:
+        Gen3dError: there is no such domain.
+    """
+    if name in TABLE:
+        return _load(TABLE[name].domain)
+    for entry in entry_points(group="gen3d.domains"):
+        if entry.name == name:
+            return entry.load()
+    raise Gen3dError(f"unknown domain {name!r}; allowed: {', '.join(names())}")
+
+
+def find_options(name: str) -> type:
+    """The `SampleOptions` of the domain called `name`; for our own domains without importing torch.
+
+    Raises:
+        Gen3dError: there is no such domain.
+    """
+    return _load(TABLE[name].options) if name in TABLE else find(name).SampleOptions
+
+
+def _load(target: str) -> Any:
+    module, _, attribute = target.partition(":")
+    return getattr(import_module(module), attribute)

@@ -1,0 +1,232 @@
+"""How many tokens new systems get, and what is given of them."""
+
+import logging
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gen3d.domains.atoms.batch import SLOTS
+from gen3d.domains.atoms.codec import AtomsCodec
+from gen3d.domains.atoms.composition import parse_formula
+from gen3d.domains.atoms.conditioning import (
+    AllowedElements,
+    Constraint,
+    GivenElements,
+    Scaffold,
+    TotalHydrogens,
+    check_seen,
+    combine,
+    parse_elements,
+    parse_properties,
+    read_scaffold,
+)
+from gen3d.domains.atoms.options import CrystalOptions, MoleculeOptions
+from gen3d.domains.base import Layout
+from gen3d.draws import Draws
+from gen3d.errors import Gen3dError
+
+if TYPE_CHECKING:
+    from gen3d.domains.atoms.domain import AtomsDomain
+
+logger = logging.getLogger(__name__)
+
+HYDROGEN = 1
+
+Sizes = tuple[Tensor, Tensor]
+"""Tokens (B,) and pooled hydrogens (B,) of new systems."""
+
+
+def molecule_layout(domain: "AtomsDomain", options: MoleculeOptions, draws: Draws) -> Layout:
+    """Sizes, conditions and constraints of new molecules.
+
+    Raises:
+        Gen3dError: options that contradict each other or that the model cannot fulfil.
+    """
+    _one_of(options, "formula", "scaffold", "elements")
+    _one_of(options, "formula", "num_atoms")
+    _check_num_atoms(options)
+    _check_explicit(domain, options, "formula", "scaffold", "elements")
+    codec = domain.codec
+    constraints: list[Constraint] = []
+    hydrogens_given = options.num_atoms is not None
+    if options.formula is not None:
+        numbers, hydrogens = _molecular_formula(options.formula, codec.elements_seen, codec.pooled)
+        sizes = _constant(len(numbers), hydrogens, draws)
+        constraints.append(GivenElements(torch.tensor(numbers)))
+        hydrogens_given = True
+    elif options.scaffold is not None:
+        system = read_scaffold(options.scaffold)
+        heavy = np.asarray(system.numbers) > 1
+        numbers = system.numbers[heavy].tolist()
+        check_seen(numbers, codec.elements_seen)
+        sizes = draw_sizes(domain, draws, num_atoms=options.num_atoms, least_tokens=len(numbers) + 1)
+        places = torch.from_numpy(system.positions[heavy]).float()
+        constraints += [GivenElements(torch.tensor(numbers)), Scaffold(places)]
+    elif options.elements:
+        numbers = parse_elements(options.elements, codec.elements_seen)
+        without = HYDROGEN not in numbers
+        if not (heavy_only := [z for z in numbers if z != HYDROGEN]):
+            raise Gen3dError(
+                f"elements are {', '.join(options.elements)}; at least one heavy element is needed"
+            )
+        sizes = draw_sizes(domain, draws, num_atoms=options.num_atoms, no_hydrogens=without)
+        constraints.append(AllowedElements(torch.tensor(heavy_only if codec.pooled else numbers)))
+        hydrogens_given |= without
+    else:
+        sizes = draw_sizes(domain, draws, num_atoms=options.num_atoms)
+    told = parse_properties(options.property, domain.config.properties)
+    fixed = TotalHydrogens(sizes[1]) if hydrogens_given and codec.pooled else None
+    return _layout(domain, sizes, constraints, fixed, told, tell_hydrogens=options.scaffold is None)
+
+
+def crystal_layout(domain: "AtomsDomain", options: CrystalOptions, draws: Draws) -> Layout:
+    """Sizes and constraints of new crystals.
+
+    Raises:
+        Gen3dError: options that contradict each other or that the model cannot fulfil.
+    """
+    _one_of(options, "formula", "elements")
+    _check_num_atoms(options)
+    _check_explicit(domain, options, "formula", "elements")
+    codec = domain.codec
+    constraints: list[Constraint] = []
+    if options.formula is not None:
+        counts = parse_formula(options.formula)
+        check_seen(sorted(counts), codec.elements_seen)
+        unit = [z for z, k in sorted(counts.items()) for _ in range(k)]
+        if options.num_atoms is not None and options.num_atoms % len(unit):
+            raise Gen3dError(
+                f"num_atoms is {options.num_atoms}; formula {options.formula} needs a multiple of {len(unit)}"
+            )
+        sizes = _constant(options.num_atoms or len(unit), 0, draws)
+        constraints.append(GivenElements(torch.tensor(unit * (int(sizes[0][0]) // len(unit)))))
+    else:
+        sizes = draw_sizes(domain, draws, num_atoms=options.num_atoms)
+        if options.elements:
+            constraints.append(
+                AllowedElements(torch.tensor(parse_elements(options.elements, codec.elements_seen)))
+            )
+    return _layout(domain, sizes, constraints, None, {}, tell_hydrogens=True)
+
+
+def draw_sizes(
+    domain: "AtomsDomain",
+    draws: Draws,
+    *,
+    num_atoms: int | None = None,
+    least_tokens: int = 1,
+    no_hydrogens: bool = False,
+) -> Sizes:
+    """Sizes from the training histogram, restricted; a size that was never seen is used with a warning.
+
+    Raises:
+        Gen3dError: nothing in the histogram fits, or there is none.
+    """
+    histogram = domain.codec.histogram(domain.kind).cpu().numpy()
+    sizes = np.argwhere(histogram)
+    if not len(sizes):
+        raise Gen3dError("the checkpoint has no size histogram: it was never fitted to data")
+    weights = histogram[tuple(sizes.T)].astype(np.float64)
+    smallest, largest = int(sizes.sum(1).min()), int(sizes.sum(1).max())
+    fits = (sizes[:, 0] >= least_tokens) & ((sizes[:, 1] == 0) | (not no_hydrogens))
+    if num_atoms is not None:
+        fits &= sizes.sum(1) == num_atoms
+        if num_atoms > largest:
+            if num_atoms < least_tokens:
+                raise Gen3dError(f"num_atoms is {num_atoms}; what is given needs at least {least_tokens}")
+            logger.warning("num_atoms is %d; the model has seen %d to %d atoms", num_atoms, smallest, largest)
+            return _extrapolated(sizes, weights, num_atoms, least_tokens, no_hydrogens, draws)
+    if not fits.any():
+        if num_atoms is None and least_tokens > sizes[:, 0].max():
+            logger.warning(
+                "%d heavy atoms are given; the model has seen up to %d", least_tokens - 1, sizes[:, 0].max()
+            )
+            return _constant(least_tokens, 0, draws)
+        asked = f"num_atoms is {num_atoms}; " if num_atoms is not None else ""
+        raise Gen3dError(
+            f"{asked}no system of the training data has that size with what else is asked for; "
+            f"it holds {smallest} to {largest} atoms"
+        )
+    cumulative = np.cumsum(weights[fits]) / weights[fits].sum()
+    rows = np.searchsorted(cumulative, draws.uniform("size").cpu().numpy(), side="right")
+    rows = rows.clip(max=len(cumulative) - 1)
+    return torch.from_numpy(sizes[fits][rows, 0]), torch.from_numpy(sizes[fits][rows, 1])
+
+
+def _extrapolated(
+    sizes: np.ndarray, weights: np.ndarray, num_atoms: int, least: int, bare: bool, draws: Draws
+) -> Sizes:
+    """More atoms than ever seen, with the mean share of hydrogens of the training data."""
+    share = 0.0 if bare else float((sizes[:, 1] * weights).sum() / (sizes.sum(1) * weights).sum())
+    carriers = -(-num_atoms // (1 + SLOTS))  # fewer tokens could not carry the rest
+    tokens = min(max(round(num_atoms * (1 - share)), least, carriers), num_atoms)
+    return _constant(tokens, num_atoms - tokens, draws)
+
+
+def _constant(tokens: int, hydrogens: int, draws: Draws) -> Sizes:
+    count = len(draws.index)
+    return torch.full((count,), tokens), torch.full((count,), hydrogens)
+
+
+def _molecular_formula(formula: str, seen: Tensor, pooled: bool) -> tuple[list[int], int]:
+    """Elements of the tokens of a formula, and the hydrogens they carry."""
+    counts = parse_formula(formula)
+    check_seen(sorted(counts), seen)
+    numbers = [z for z, k in sorted(counts.items()) for _ in range(k)]
+    if not pooled:
+        return numbers, 0
+    heavy = [z for z in numbers if z != HYDROGEN] or [HYDROGEN]
+    hydrogens = len(numbers) - len(heavy)
+    if hydrogens > SLOTS * len(heavy):
+        raise Gen3dError(
+            f"formula {formula} has {hydrogens} hydrogens for {len(heavy)} carriers; at most {SLOTS} each"
+        )
+    return heavy, hydrogens
+
+
+def _layout(
+    domain: "AtomsDomain",
+    sizes: Sizes,
+    constraints: list[Constraint],
+    fixed: TotalHydrogens | None,
+    told: dict[str, float],
+    *,
+    tell_hydrogens: bool,
+) -> Layout:
+    tokens, hydrogens = sizes
+    codec, names = domain.codec, list(domain.config.properties)
+    properties = torch.full((len(tokens), len(names)), torch.nan)
+    for name, value in told.items():
+        properties[:, names.index(name)] = value
+    periodic = torch.full((len(tokens),), domain.kind == "crystal")
+    conditions = domain.describe(tokens, hydrogens, periodic, properties)
+    if not tell_hydrogens:
+        conditions.pop("hydrogens", None)
+    constrain, finish = combine(codec, constraints, fixed) if isinstance(codec, AtomsCodec) else (None, None)
+    order = torch.arange(int(tokens.max()))
+    mask = order < tokens[:, None]
+    # ADiT numbers its atoms.
+    numbered = None if domain.told_sizes else order.float().expand(mask.shape)[..., None]
+    return Layout(mask, numbered, conditions, constrain=constrain, finish=finish)
+
+
+def _check_explicit(domain: "AtomsDomain", options: MoleculeOptions | CrystalOptions, *names: str) -> None:
+    """Raise a Gen3dError if one of the options `names` is asked for and the latents do not show elements."""
+    for name in names:
+        if getattr(options, name) and not isinstance(domain.codec, AtomsCodec):
+            raise Gen3dError(f"{name} needs a model whose latents show elements; this one has an ADiT codec")
+
+
+def _check_num_atoms(options: MoleculeOptions | CrystalOptions) -> None:
+    if options.num_atoms is not None and options.num_atoms < 1:
+        raise Gen3dError(f"num_atoms is {options.num_atoms}; at least 1")
+
+
+def _one_of(options: MoleculeOptions | CrystalOptions, *names: str) -> None:
+    given = [name for name in names if getattr(options, name) not in (None, ())]
+    if len(given) > 1:
+        raise Gen3dError(
+            f"{' and '.join(given)} cannot be asked for together; give one of {', '.join(names)}"
+        )

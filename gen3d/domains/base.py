@@ -1,0 +1,205 @@
+"""The two contracts every kind of generated thing fulfils.
+
+`Domain` is what the command line and the evaluation driver need. `GenerativeDomain` adds what the
+shared transformer needs: data, a codec between native objects and tokens, and a layout that decides
+how many tokens there are. To add a domain: one folder, one line in `domains/__init__.py`, one debug
+config, one notebook.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gen3d.draws import Draws
+from gen3d.tokens import Tokens
+from gen3d.types import Conditions, TokenMask, TokenPositions
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """Flags of `gen3d sample` that one domain adds to the common ones; each field is one flag."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One measured number of an evaluation.
+
+    Attributes:
+        name: short name, the key in metrics.json.
+        value: the number; None when it could not be computed.
+        definition: one line that says what is counted and over which denominator.
+        better: "higher", "lower", or the value that is best (50 for 1-NNA).
+        citation: where the definition comes from.
+    """
+
+    name: str
+    value: float | None
+    definition: str
+    better: str | float
+    citation: str = ""
+
+
+class Batch(Protocol):
+    """What `collate` returns: a bundle of tensors that can move to a device."""
+
+    def to(self, device: torch.device | str) -> "Batch": ...
+
+
+class Dataset(Protocol):
+    """A finite, indexable set of items.
+
+    `sizes` holds the token count of every item (int64, one per item), so that batches can be
+    bucketed by length without loading an item.
+    """
+
+    sizes: np.ndarray
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where tokens are, and what is known of them, before noise is drawn.
+
+    Attributes:
+        mask: (B, N), True where a token is real.
+        positions: (B, N, A) or None.
+        conditions: what the transformer is told, by name, each with leading dimension B.
+        known: latent values (B, N, C) that sampling must keep, or None.
+        known_mask: (B, N, C), True where `known` counts, or None.
+        constrain: maps every clean prediction of the sampler, unnormalised latents (B, N, C), to the
+            nearest that keeps what is given (a composition, a scaffold); None when all is free. Takes
+            the row numbers of the samples at hand, (b,), beside the latents (b, n, C), n <= N.
+        finish: makes the decoder's raw output keep exactly what is given; takes the row numbers, too.
+    """
+
+    mask: TokenMask
+    positions: TokenPositions | None = None
+    conditions: Conditions = field(default_factory=dict)
+    known: Tensor | None = None
+    known_mask: Tensor | None = None
+    constrain: Callable[[Tensor, Tensor], Tensor] | None = None
+    finish: Callable[[Any, Tensor], Any] | None = None
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Neighbouring latent channels that normalisation treats as one."""
+
+    width: int
+    """Number of channels."""
+    scale: float = 1.0
+    """Their root-mean-square deviation after normalisation."""
+
+
+class Codec(nn.Module, ABC):
+    """The map between a batch of native data and tokens.
+
+    Attributes:
+        channels: C, the number of latent channels of a token.
+        channel_groups: how latents are normalised; the widths add up to C. Empty: every channel alone,
+            to unit variance.
+        normalised: False for a codec whose latents the transformer takes as they are.
+    """
+
+    channels: int
+    channel_groups: tuple[ChannelGroup, ...] = ()
+    normalised: bool = True
+
+    @abstractmethod
+    def encode(self, batch: Any, draws: Draws | None = None) -> Tokens:
+        """Latent tokens of a batch, (B, N, C), unnormalised; a random encoder draws from `draws`."""
+
+    @abstractmethod
+    def decode(self, tokens: Tokens) -> Any:
+        """The domain's raw output for latent tokens; `GenerativeDomain.to_native` finishes it."""
+
+    @abstractmethod
+    def loss(self, batch: Any, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        """The scalar reconstruction objective and its parts by name; randomness from `draws`."""
+
+
+class Domain(ABC):
+    """One kind of generated thing."""
+
+    name: ClassVar[str]
+    Config: ClassVar[type]
+    """Frozen dataclass with the domain's own configuration; stored in the checkpoint."""
+    SampleOptions: ClassVar[type[SampleOptions]] = SampleOptions
+    extension: ClassVar[str]
+    """File extension written when the user names none, with its dot."""
+
+    @abstractmethod
+    def metrics(self, samples: Sequence[Any], reference: Any, **options: Any) -> list[Metric]:
+        """Measure samples against a reference set; failed samples (None) stay in the denominator."""
+
+    @abstractmethod
+    def valid(self, sample: Any) -> bool:
+        """Whether a generated object is of any use, by a quick check; None never is."""
+
+    @abstractmethod
+    def save(self, objects: Sequence[Any], path: Path) -> None:
+        """Write native objects to `path`; the extension picks the writer."""
+
+
+class GenerativeDomain(Domain):
+    """A kind of thing generated by the shared transformer from tokens of a codec.
+
+    Built from its `Config` alone: `DomainClass(config)`. Everything learned or counted from data lives in
+    `codec` (parameters and buffers), so that the checkpoint holds all of it.
+    """
+
+    codec: Codec
+    class_conditions: Mapping[str, int]
+    """Name -> number of classes of every categorical condition of the transformer."""
+    scalar_conditions: Sequence[str]
+    """Names of the continuous conditions of the transformer."""
+
+    @classmethod
+    def serves(cls, config: Any) -> Sequence[str]:
+        """Names of the domains that a checkpoint of this domain with this `Config` can generate."""
+        return (cls.name,)
+
+    @abstractmethod
+    def dataset(self, source: str | Path, split: str) -> Dataset:
+        """Open prepared data; `split` is "train", "valid" or "test"."""
+
+    def reference(self, source: str | Path, split: str) -> Any:
+        """Prepared data as `metrics` compares with it; by default the data set that training reads."""
+        return self.dataset(source, split)
+
+    @abstractmethod
+    def fit(self, dataset: Dataset) -> None:
+        """Store what sampling needs of the training set (size histogram, scales) in codec buffers.
+
+        In fine-tuning the buffers already hold those of another set: sizes are counted anew, and scales
+        that the weights depend on stay.
+        """
+
+    @abstractmethod
+    def collate(self, items: Sequence[Any], draws: Draws | None) -> Batch:
+        """Pad items into a batch; augment with `draws`, or not at all when it is None."""
+
+    @abstractmethod
+    def conditions(self, batch: Any) -> Conditions:
+        """The conditions of a training batch, by name."""
+
+    @abstractmethod
+    def layout(self, options: Any, draws: Draws) -> Layout:
+        """Token counts, positions and conditions for `len(draws.index)` new samples.
+
+        Raises:
+            Gen3dError: an option that the checkpoint cannot fulfil.
+        """
+
+    @abstractmethod
+    def to_native(self, raw: Any) -> list[Any]:
+        """Finished objects of the library people use, one per sample."""

@@ -1,0 +1,31 @@
+"""What goes wrong through no fault of the code: the user's mistakes and missing extras.
+
+The command line prints a `Gen3dError` as one line and exits with status 2; everything else is a bug
+and keeps its traceback.
+"""
+
+import importlib
+from types import ModuleType
+
+
+class Gen3dError(Exception):
+    """A mistake the user can mend. The message names the offending value and what is allowed."""
+
+
+class MissingExtra(Gen3dError, ImportError):
+    """An optional dependency is not installed."""
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import `module`, or say which extra brings it.
+
+    Raises:
+        MissingExtra: naming the `pip install` command, when the module is absent.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        top = module.partition(".")[0]
+        if error.name is None or error.name.partition(".")[0] != top:
+            raise
+        raise MissingExtra(f'{top} is not installed: pip install "gen3d[{extra}]"') from error

@@ -1,0 +1,475 @@
+"""Generator: a domain, its codec and the transformer as one thing to train, sample, save and load."""
+
+import math
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+import gen3d
+from gen3d import checkpoint, domains
+from gen3d.config import from_dict, to_dict
+from gen3d.diffusion.guidance import ClassifierFree
+from gen3d.diffusion.objective import DiffusionConfig, diffusion_loss
+from gen3d.diffusion.samplers import SAMPLERS, Callback, Denoiser, KnownRegion, ModelDenoiser, schedule
+from gen3d.domains.base import ChannelGroup, GenerativeDomain, Layout
+from gen3d.draws import Draws
+from gen3d.errors import Gen3dError
+from gen3d.locate import locate
+from gen3d.nn.transformer import DiffusionTransformer, TransformerConfig
+from gen3d.tokens import Tokens
+from gen3d.types import Conditions
+
+MAX_ROUNDS = 50
+"""How many times the wanted number of valid samples is drawn before giving up."""
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """Defaults of sampling."""
+
+    steps: int = 100
+    """Sampler steps."""
+    sampler: str = "euler"
+    """Name of the sampler."""
+    guidance: float = 1.0
+    """Scale of classifier-free guidance; 1 for none."""
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    """Times between which guidance acts."""
+    shift: float = 1.0
+    """Moves the sampler's times towards the noise; use the shift of training."""
+    spacing: Literal["uniform", "log"] = "uniform"
+    """The sampler's times: even, or noise levels in geometric progression."""
+
+    def __post_init__(self) -> None:
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"sampler is {self.sampler!r}; allowed: {', '.join(sorted(SAMPLERS))}")
+        if self.steps < 1:
+            raise ValueError(f"steps is {self.steps}; at least 1")
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """What a checkpoint's `config.json` holds."""
+
+    domain: str
+    """Name of the domain."""
+    model: TransformerConfig
+    """The transformer."""
+    domain_config: dict[str, Any] = field(default_factory=dict)
+    """The domain's own configuration; what is left out keeps its default."""
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    """The noise process and the objective."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    """Defaults of sampling."""
+
+
+class Generator(nn.Module):
+    """A trained, or trainable, source of native objects.
+
+    Attributes:
+        config: what it was built from.
+        domain: the kind of thing it makes.
+        codec: the map between native data and latent tokens.
+        core: the transformer.
+        latent_mean: (C,) mean of the latent channels over the training data.
+        latent_std: (C,) their standard deviation.
+    """
+
+    latent_mean: Tensor
+    latent_std: Tensor
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        """Build an untrained generator.
+
+        Raises:
+            Gen3dError: no such domain, or a transformer that does not fit it.
+        """
+        super().__init__()
+        self.config = config
+        self.domain = make_domain(config.domain, config.domain_config)
+        self.codec = self.domain.codec
+        _check_fit(config, self.domain)
+        self.core = DiffusionTransformer(config.model)
+        self.register_buffer("latent_mean", torch.zeros(self.codec.channels))
+        self.register_buffer("latent_std", torch.ones(self.codec.channels))
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path, device: str | torch.device | None = None, *, domain: str | None = None
+    ) -> "Generator":
+        """Load a generator, ready to sample.
+
+        Args:
+            source: the name of a domain whose weights ship with gen3d, a checkpoint folder, or the id
+                "owner/name" of a repository on the Hugging Face hub.
+            device: where to put it; by default the first GPU, else the CPU.
+            domain: refuse checkpoints of any other domain.
+
+        Raises:
+            Gen3dError: there is nothing to load there, or it is damaged or does not fit.
+        """
+        folder = locate(source)
+        tensors, values = checkpoint.read(folder)
+        values = {k: v for k, v in values.items() if k not in ("format_version", "gen3d_version")}
+        config = from_dict(GeneratorConfig, values)
+        if domain not in (None, config.domain):
+            config = _under_other_name(config, domain, folder)
+        generator = cls(config)
+        checkpoint.fill(generator, tensors, folder)
+        return generator.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+
+    def save_pretrained(
+        self, folder: str | Path, *, dtype: torch.dtype = torch.float32, card: str | None = None
+    ) -> None:
+        """Write a checkpoint folder, or replace the one there.
+
+        Args:
+            folder: where.
+            dtype: precision in which parameters are stored; buffers keep theirs.
+            card: the text of README.md; by default a short one made from the configuration.
+
+        Raises:
+            Gen3dError: the folder cannot be written; what it held stays readable.
+        """
+        tensors = self.state_dict()
+        for name, _ in self.named_parameters():
+            tensors[name] = tensors[name].to(dtype)
+        config = {"gen3d_version": gen3d.__version__, **to_dict(self.config)}
+        checkpoint.write(folder, tensors, config, card or self._card())
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = False,
+        token: str | None = None,
+        dtype: torch.dtype = torch.float32,
+        card: str | None = None,
+    ) -> str:
+        """Upload a checkpoint to the Hugging Face hub, to a new repository if need be; returns its URL."""
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        url = api.create_repo(repo_id, private=private, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, dtype=dtype, card=card)
+            api.upload_folder(repo_id=repo_id, folder_path=folder)
+        return str(url)
+
+    @property
+    def device(self) -> torch.device:
+        return self.latent_mean.device
+
+    def codec_loss(self, batch: Any, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        """The codec's reconstruction objective of a batch, and its parts."""
+        return self.codec.loss(batch, draws)
+
+    def prior_loss(self, batch: Any, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        """The transformer's objective on the normalised latents of a batch, and its parts."""
+        with torch.no_grad():
+            tokens = self.codec.encode(batch, draws)
+            tokens = tokens.with_values(self._normalise(tokens.x))
+        return diffusion_loss(self.core, tokens, self.domain.conditions(batch), self.config.diffusion, draws)
+
+    @torch.no_grad()
+    def fit_latents(self, batches: Iterable[Any]) -> None:
+        """Set `latent_mean` and `latent_std` from the real tokens of `batches`.
+
+        Channels of one group of the codec (`Codec.channel_groups`) share the root mean square of their
+        deviations. A channel that never varies is left at its size.
+        """
+        if not self.codec.normalised:
+            return
+        count = torch.zeros((), dtype=torch.float64, device=self.device)
+        mean = torch.zeros(self.codec.channels, dtype=torch.float64, device=self.device)
+        squares = torch.zeros_like(mean)
+        for batch in batches:
+            tokens = self.codec.encode(batch)
+            values = tokens.x[tokens.mask].double()
+            # Chan, Golub & LeVeque (1983): pooled mean and sum of squared deviations.
+            shift = values.mean(0) - mean
+            total = count + len(values)
+            squares += (values - values.mean(0)).square().sum(0) + shift**2 * count * len(values) / total
+            mean += shift * len(values) / total
+            count = total
+        groups = self.codec.channel_groups or (ChannelGroup(1),) * self.codec.channels
+        widths = torch.tensor([group.width for group in groups], device=self.device)
+        owner = torch.repeat_interleave(torch.arange(len(groups), device=self.device), widths)
+        shared = torch.zeros(len(groups), dtype=torch.float64, device=self.device)
+        shared.index_add_(0, owner, squares / count)
+        gain = torch.tensor([group.scale for group in groups], device=self.device)[owner]
+        std = (shared / widths)[owner].sqrt() / gain
+        scale = torch.maximum(mean.abs(), torch.ones_like(mean))
+        self.latent_mean.copy_(mean)
+        # Rounding leaves about 1e-7 of the mean where a channel is constant.
+        self.latent_std.copy_(torch.where(std > 1e-6 * scale, std, 1.0))
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: int = 0,
+        steps: int | None = None,
+        guidance: float | None = None,
+        sampler: str | None = None,
+        shard: tuple[int, int] = (0, 1),
+        batch_size: int = 256,
+        first: int = 0,
+        progress: bool | None = None,
+        callback: Callback | None = None,
+        **domain_options: Any,
+    ) -> list[Any]:
+        """Generate native objects of the domain.
+
+        Args:
+            n: number of samples, over all shards.
+            seed: sample i depends on (seed, i) alone, whatever the shard and the batch.
+            steps, guidance, sampler: override the checkpoint's defaults.
+            shard: (i, k) makes the i-th of k contiguous parts of the n samples.
+            batch_size: samples carried at a time.
+            first: number of the first sample, to go on where another call ended.
+            progress: show a progress bar; None for only on a terminal.
+            callback: called after every sampler step with a `SamplerState`; its rows are the batch's
+                samples, ordered by size.
+            **domain_options: fields of the domain's `SampleOptions`.
+
+        Returns:
+            The objects in order of their number; None where the domain could not make one.
+
+        Raises:
+            Gen3dError: a value out of range, or an option that the checkpoint cannot fulfil.
+        """
+        from tqdm.auto import tqdm
+
+        index = first + _shard(n, shard)
+        settings = _settings(self.config.sampling, steps, guidance, sampler)
+        options = from_dict(self.domain.SampleOptions, domain_options)
+        disable = None if progress is None else not progress
+        total = math.ceil(len(index) / batch_size) * settings.steps
+        with tqdm(total=total, unit="step", desc=self.config.domain, disable=disable) as bar:
+            return self._sample(Draws(seed, index), options, settings, batch_size, _watch(bar, callback))
+
+    def sample_valid(
+        self,
+        n: int,
+        *,
+        seed: int = 0,
+        shard: tuple[int, int] = (0, 1),
+        progress: bool | None = None,
+        **settings: Any,
+    ) -> tuple[list[Any], int]:
+        """Draw until `n` samples are valid by the domain's quick check.
+
+        Args:
+            n: number of valid samples, over all shards.
+            seed: as of `sample`; the samples are the first valid ones of an endless numbered sequence.
+            shard: (i, k) searches its own part of that sequence.
+            progress: as of `sample`.
+            **settings: further arguments of `sample`.
+
+        Returns:
+            The valid objects, and how many were drawn for them.
+
+        Raises:
+            Gen3dError: MAX_ROUNDS times as many were drawn without finding enough.
+        """
+        wanted = len(_shard(n, shard))
+        valid: list[Any] = []
+        drawn = 0
+        for attempt in range(MAX_ROUNDS):
+            for made in self.sample(
+                n, seed=seed, shard=shard, progress=progress, first=attempt * n, **settings
+            ):
+                drawn += 1
+                if self.domain.valid(made):
+                    valid.append(made)
+                if len(valid) == wanted:
+                    return valid, drawn
+        raise Gen3dError(f"of {drawn} samples only {len(valid)} are valid; {wanted} were asked for")
+
+    def _sample(
+        self, draws: Draws, options: Any, settings: SamplingConfig, batch_size: int, callback: Callback
+    ) -> list[Any]:
+        """The samples of `draws`, in order."""
+        if not len(draws.index):
+            return []
+        layout = _on(self.domain.layout(options, draws), self.device)
+        draws = Draws(draws.seed, draws.index.to(self.device))
+        order = torch.argsort(layout.mask.sum(1), stable=True)
+        objects: list[Any] = [None] * len(order)
+        was_training = self.training
+        self.eval()
+        for rows in order.split(batch_size):
+            tokens = self._sample_latents(_select(layout, rows), rows, draws.select(rows), settings, callback)
+            raw = self.codec.decode(tokens)
+            if layout.finish is not None:
+                raw = layout.finish(raw, rows)
+            for row, made in zip(rows.tolist(), self.domain.to_native(raw), strict=True):
+                objects[row] = made
+        self.train(was_training)
+        return objects
+
+    def _sample_latents(
+        self, layout: Layout, rows: Tensor, draws: Draws, settings: SamplingConfig, callback: Callback
+    ) -> Tokens:
+        """Unnormalised latent tokens of one batch, which is `rows` of what the domain laid out."""
+        diffusion, channels = self.config.diffusion, self.codec.channels
+        # Noise of token n is the n-th of its sample's stream, so that cropping padding changes none.
+        noise = draws.normal("sampling", layout.mask.shape[1], channels) * layout.mask[..., None]
+        denoise: Denoiser = self._denoiser(layout, layout.conditions)
+        if settings.guidance != 1 and layout.conditions:
+            free = self._denoiser(layout, {})
+            denoise = ClassifierFree(denoise, free, settings.guidance, settings.guidance_interval)
+        if layout.known is not None and layout.known_mask is not None:
+            denoise = KnownRegion(denoise, self._normalise(layout.known), layout.known_mask)
+        if layout.constrain is not None:
+            denoise = self._constrained(denoise, layout, rows)
+        times = schedule(settings.steps, settings.shift, settings.spacing)
+        x = SAMPLERS[settings.sampler](denoise, noise, diffusion.path, times, callback=callback, draws=draws)
+        return Tokens(noise, layout.mask, layout.positions).with_values(self._denormalise(x))
+
+    def _constrained(self, denoise: Denoiser, layout: Layout, rows: Tensor) -> Denoiser:
+        """`denoise`, with every clean prediction moved to the nearest that keeps what is given."""
+
+        def constrained(x: Tensor, t: Tensor) -> Tensor:
+            assert layout.constrain is not None
+            clean = layout.constrain(self._denormalise(denoise(x, t)), rows)
+            return self._normalise(clean) * layout.mask[..., None]
+
+        return constrained
+
+    def _normalise(self, latents: Tensor) -> Tensor:
+        return (latents - self.latent_mean) / self.latent_std
+
+    def _denormalise(self, latents: Tensor) -> Tensor:
+        return latents * self.latent_std + self.latent_mean
+
+    def _denoiser(self, layout: Layout, conditions: Conditions) -> ModelDenoiser:
+        diffusion = self.config.diffusion
+        return ModelDenoiser(
+            self.core, diffusion.path, diffusion.prediction, layout.mask, layout.positions, conditions
+        )
+
+    def _card(self) -> str:
+        """A model card that says what the configuration says."""
+        count = sum(p.numel() for p in self.parameters())
+        return (
+            f"---\nlibrary_name: gen3d\ntags: [{self.config.domain}, diffusion, transformer]\n---\n\n"
+            f"# gen3d {self.config.domain}\n\nA generator of domain `{self.config.domain}` with {count:,} "
+            f"parameters.\n\n```python\nimport gen3d\n\nsamples = gen3d.load(PATH).sample(8, seed=0)\n```\n\n"
+            "`config.json` holds the architecture, the noise process and the sampling defaults.\n"
+        )
+
+
+def load(source: str | Path, device: str | torch.device | None = None) -> Generator:
+    """Load a generator, ready to sample: see `Generator.from_pretrained`."""
+    return Generator.from_pretrained(source, device)
+
+
+def make_domain(name: str, values: dict[str, Any]) -> GenerativeDomain:
+    """The generative domain called `name`, built from plain configuration values.
+
+    Raises:
+        Gen3dError: no such domain, one that trains no transformer, or an unusable configuration.
+    """
+    cls = domains.find(name)
+    if not issubclass(cls, GenerativeDomain):
+        raise Gen3dError(f"domain {name!r} has no generator: it optimises one scene at a time")
+    return cls(from_dict(cls.Config, values, "domain_config"))  # type: ignore[call-arg]
+
+
+def _under_other_name(config: GeneratorConfig, domain: str, folder: Path) -> GeneratorConfig:
+    """The same checkpoint as a generator of `domain`, for models of several domains.
+
+    Raises:
+        Gen3dError: it does not generate that.
+    """
+    made = type(make_domain(config.domain, config.domain_config))
+    served = made.serves(from_dict(made.Config, config.domain_config))
+    if domain not in served:
+        raise Gen3dError(f"{folder} holds a checkpoint of domain {config.domain!r}, not {domain!r}")
+    return replace(config, domain=domain)
+
+
+def fitted_model(domain: GenerativeDomain, diffusion: DiffusionConfig) -> dict[str, Any]:
+    """The fields of `TransformerConfig` that follow from the domain and the objective."""
+    return {
+        "channels": domain.codec.channels,
+        "classes": dict(domain.class_conditions),
+        "scalars": list(domain.scalar_conditions),
+        "self_conditioning": diffusion.self_condition_rate > 0,
+    }
+
+
+def _check_fit(config: GeneratorConfig, domain: GenerativeDomain) -> None:
+    model = to_dict(config.model)
+    for name, value in fitted_model(domain, config.diffusion).items():
+        if model[name] != value:
+            raise Gen3dError(
+                f"model.{name} is {model[name]!r}; "
+                f"domain {config.domain!r} with this diffusion needs {value!r}"
+            )
+
+
+def _settings(
+    defaults: SamplingConfig, steps: int | None, guidance: float | None, sampler: str | None
+) -> SamplingConfig:
+    given = {"steps": steps, "guidance": guidance, "sampler": sampler}
+    changes = {name: value for name, value in given.items() if value is not None}
+    return from_dict(SamplingConfig, {**to_dict(defaults), **changes})
+
+
+def _shard(n: int, shard: tuple[int, int]) -> Tensor:
+    """Numbers of the samples of a shard."""
+    part, parts = shard
+    if n < 0 or not 0 <= part < parts:
+        raise Gen3dError(
+            f"shard {part}/{parts} of {n} samples does not exist; allowed: 0/k to (k-1)/k, n >= 0"
+        )
+    return torch.arange(n * part // parts, n * (part + 1) // parts)
+
+
+def _on(layout: Layout, device: torch.device) -> Layout:
+    conditions = {name: value.to(device) for name, value in layout.conditions.items()}
+    return _change(layout, conditions, lambda tensor: tensor.to(device))
+
+
+def _select(layout: Layout, rows: Tensor) -> Layout:
+    """Some rows of a layout, without the padding that all of them share."""
+    used = int(layout.mask[rows].any(0).nonzero().max()) + 1
+    conditions = {name: value[rows] for name, value in layout.conditions.items()}
+    return _change(layout, conditions, lambda tensor: tensor[rows, :used])
+
+
+def _change(layout: Layout, conditions: Conditions, change: Callable[[Tensor], Tensor]) -> Layout:
+    """The layout with other conditions, and `change` applied to whatever else it has."""
+
+    def maybe(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else change(tensor)
+
+    return Layout(
+        change(layout.mask),
+        maybe(layout.positions),
+        conditions,
+        maybe(layout.known),
+        maybe(layout.known_mask),
+        layout.constrain,
+        layout.finish,
+    )
+
+
+def _watch(bar: Any, callback: Callback | None) -> Callback:
+    """A callback that moves the bar and passes on to `callback`."""
+
+    def watch(state: Any) -> None:
+        bar.update()
+        if callback is not None:
+            callback(state)
+
+    return watch

@@ -1,0 +1,210 @@
+"""How times, conditions and positions enter the transformer."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from gen3d.errors import Gen3dError
+from gen3d.types import Conditions, TokenMask, TokenPositions
+
+TIME_FREQUENCIES = 256
+TIME_SCALE = 1000.0
+"""Times in [0, 1] are stretched to the range of the 1000 DDPM steps that DiT embeds."""
+SCALAR_FREQUENCIES = 32
+NULL = -1
+"""The class index that means "not given"; the index one past the last class means the same."""
+
+
+class ZeroLinear(nn.Linear):
+    """A linear layer that starts as zero, so that what it feeds starts as if it were absent."""
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
+class TimeEmbedding(nn.Module):
+    """256-frequency sinusoid of 1000 t and a two-layer MLP, (...,) -> (..., D) (DiT, arXiv 2212.09748)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.mlp = _mlp(TIME_FREQUENCIES, width)
+
+    def forward(self, t: Tensor) -> Tensor:
+        return self.mlp(sinusoid(t.float() * TIME_SCALE, TIME_FREQUENCIES))
+
+
+class ScalarEmbedding(nn.Module):
+    """Fourier features of a standardised continuous condition and an MLP, (B,) -> (B, D); NaN is null."""
+
+    frequencies: Tensor
+
+    def __init__(self, width: int):
+        super().__init__()
+        # A standardised value spans a few units: wavelengths from 64 down to 1/4 of a unit.
+        frequencies = 2 * math.pi * torch.logspace(-6, 2, SCALAR_FREQUENCIES, base=2.0)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.mlp = _mlp(2 * SCALAR_FREQUENCIES, width)
+        self.null = nn.Parameter(0.02 * torch.randn(width))
+
+    def forward(self, value: Tensor) -> Tensor:
+        missing = value.isnan()
+        angles = value.float().masked_fill(missing, 0.0)[..., None] * self.frequencies
+        known = self.mlp(torch.cat([angles.cos(), angles.sin()], -1))
+        return torch.where(missing[..., None], self.null.to(known.dtype), known)
+
+
+class ClassEmbedding(nn.Module):
+    """A learned vector per class and one for null (index -1 or `count`), (B,) -> (B, D)."""
+
+    def __init__(self, name: str, count: int, width: int):
+        super().__init__()
+        self.name, self.count = name, count
+        self.table = nn.Embedding(count + 1, width)
+
+    def forward(self, index: Tensor) -> Tensor:
+        if torch.any((index < NULL) | (index > self.count)):
+            raise Gen3dError(
+                f"class {index.min().item()}..{index.max().item()} of condition {self.name!r}; "
+                f"allowed: 0..{self.count - 1}, or {NULL} for none"
+            )
+        return self.table(index.masked_fill(index == NULL, self.count))
+
+
+class ConditionEmbedding(nn.Module):
+    """The sum of the embedded time and of all class and scalar conditions.
+
+    Conditions that are absent from the dictionary count as null.
+    """
+
+    def __init__(self, width: int, classes: dict[str, int], scalars: tuple[str, ...]):
+        super().__init__()
+        self.time = TimeEmbedding(width)
+        self.classes = nn.ModuleDict({k: ClassEmbedding(k, count, width) for k, count in classes.items()})
+        self.scalars = nn.ModuleDict({k: ScalarEmbedding(width) for k in scalars})
+
+    def forward(self, t: Tensor, cond: Conditions) -> Tensor:
+        """Vectors (B, 1, D) for times (B,), (B, N, D) for times (B, N)."""
+        batch = len(t)
+        signal = self.time(t if t.ndim == 2 else t[:, None])
+        for name, embed in self.classes.items():
+            index = cond.get(name)
+            index = torch.full((batch,), NULL, device=t.device) if index is None else index
+            signal = signal + embed(index)[:, None]
+        for name, embed in self.scalars.items():
+            value = cond.get(name)
+            value = torch.full((batch,), math.nan, device=t.device) if value is None else value
+            signal = signal + embed(value)[:, None]
+        return signal
+
+
+class PairEmbedding(nn.Module):
+    """Distances between tokens: biases of the attention of every block, and messages to the tokens.
+
+    A token receives the sum over all tokens j of basis_k(r_ij) * p(h_j), where p projects to a few
+    channels: a radial density of its surroundings. Invariant to motions of the positions.
+
+    Args:
+        width: D.
+        depth: number of blocks.
+        heads: H.
+        centres: Gaussians that resolve a distance.
+        cutoff: distance beyond which pairs look alike.
+    """
+
+    MESSAGE_CHANNELS = 16
+
+    def __init__(self, width: int, depth: int, heads: int, centres: int, cutoff: float):
+        super().__init__()
+        self.depth, self.heads, self.centres, self.cutoff = depth, heads, centres, cutoff
+        self.bias = ZeroLinear(centres, depth * heads, bias=False)
+        self.project = nn.Linear(width, self.MESSAGE_CHANNELS)
+        self.out = ZeroLinear(centres * self.MESSAGE_CHANNELS, width)
+
+    def forward(
+        self, h: Tensor, mask: TokenMask | None, positions: TokenPositions
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Tokens (B, N, D) with messages added, and (B, H, N, N) biases, one per block."""
+        basis = distance_basis(positions, self.centres, self.cutoff).to(h.dtype)
+        sources = self.project(h)
+        if mask is not None:
+            sources = sources.masked_fill(~mask[..., None], 0.0)
+        messages = (basis.transpose(-1, -2) @ sources[:, None]).flatten(-2)
+        bias = self.bias(basis).unflatten(-1, (self.depth, self.heads)).permute(3, 0, 4, 1, 2)
+        if mask is not None:
+            bias = bias.masked_fill(~mask[:, None, None], -torch.inf)
+        return h + self.out(messages), list(bias.unbind())
+
+
+def drop_conditions(cond: Conditions, dropped: dict[str, Tensor]) -> Conditions:
+    """`cond` with some of its rows replaced by null.
+
+    Args:
+        cond: conditions by name; integers are classes, floats are scalars, "text" goes with "text_mask".
+        dropped: for some names, (B,) True where the condition is to be null.
+    """
+    changed = dict(cond)
+    for name, rows in dropped.items():
+        if name == "text":
+            changed["text_mask"] = cond["text_mask"] & ~rows[:, None]
+        elif cond[name].is_floating_point():
+            changed[name] = cond[name].masked_fill(rows, math.nan)
+        else:
+            changed[name] = cond[name].masked_fill(rows, NULL)
+    return changed
+
+
+def sinusoid(values: Tensor, width: int, base: float = 10_000.0) -> Tensor:
+    """Cosines and sines of `values` (...) at width/2 geometric frequencies 1 .. 1/base, (..., width)."""
+    half = width // 2
+    frequencies = base ** (-torch.arange(half, device=values.device, dtype=torch.float32) / half)
+    angles = values[..., None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], -1)
+
+
+def sincos_positions(positions: TokenPositions, width: int, base: float) -> Tensor:
+    """Fixed sinusoids of every axis side by side, (B, N, A) -> (B, N, D); a remainder is zero."""
+    axes = positions.shape[-1]
+    per_axis = width // (2 * axes) * 2
+    waves = sinusoid(positions.float(), per_axis, base).flatten(-2)
+    return nn.functional.pad(waves, (0, width - axes * per_axis))
+
+
+def rotary_angles(positions: TokenPositions, head_width: int, base: float) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (B, 1, N, head_width/2) that rotate channel pairs by position.
+
+    Every axis turns an equal share of the pairs; pairs that do not divide evenly stay unrotated. An
+    attention logit then depends on positions only through their differences (RoFormer, arXiv 2104.09864).
+    """
+    pairs = head_width // 2
+    per_axis = pairs // positions.shape[-1]
+    exponents = torch.arange(per_axis, device=positions.device, dtype=torch.float32) / per_axis
+    angles = (positions.float()[..., None] * base**-exponents).flatten(-2)
+    angles = nn.functional.pad(angles, (0, pairs - angles.shape[-1]))[:, None]
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the channel pairs (i, i + d/2) of queries or keys (B, H, N, d)."""
+    first, second = x.chunk(2, -1)
+    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
+
+
+def distance_basis(positions: TokenPositions, centres: int, cutoff: float) -> Tensor:
+    """Gaussians of all pairwise distances, (B, N, A) -> (B, N, N, centres) in float32.
+
+    The centres are spaced evenly in [0, cutoff], one standard deviation apart (SchNet, arXiv 1706.08566).
+    """
+    p = positions.float()
+    squared = (p[:, :, None] - p[:, None]).square().sum(-1)
+    distance = (squared + 1e-12).sqrt()  # the root's slope at zero is infinite
+    spacing = cutoff / (centres - 1)
+    grid = torch.arange(centres, device=p.device) * spacing
+    return torch.exp(-0.5 * ((distance[..., None] - grid) / spacing).square())
+
+
+def _mlp(inputs: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width))

@@ -1,0 +1,139 @@
+"""A stage of training: what trains at one time, and how a step of it is taken."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gen3d.draws import Draws
+from gen3d.errors import Gen3dError
+from gen3d.generator import Generator
+from gen3d.run_config import TrainConfig
+
+
+class Stage:
+    """What trains at one time: some parameters, with their optimizer, learning rates and averages."""
+
+    def __init__(
+        self, name: str, generator: Generator, trainable: list[str], config: TrainConfig, accelerator: Any
+    ) -> None:
+        self.name, self.config = name, config
+        codec = name == "codec"
+        self.module = generator.codec if codec else generator.core
+        self.start, self.length = (
+            (0, config.codec_steps) if codec else (config.codec_steps, config.steps - config.codec_steps)
+        )
+        self.peak = config.codec_learning_rate if codec else config.learning_rate
+        prefix = "codec." if codec else "core."
+        named = dict(generator.named_parameters())
+        self.named = {n: named[n] for n in trainable if n.startswith(prefix)}
+        if not self.named:
+            raise Gen3dError(f"the {name} stage has nothing to train; set codec_steps to 0")
+        for key, parameter in named.items():
+            parameter.requires_grad_(key in self.named)
+        self.generator = generator
+        self.train_mode()
+        self.loss = _Loss(generator, name, _autocast(config.precision, accelerator.device))
+        self.objective = accelerator.prepare(self.loss)
+        self.optimizer = make_optimizer(self.named, config)
+        self.averages = {n: p.detach().clone() for n, p in self.named.items()}
+        self.updates = 0
+
+    def rate(self, step: int) -> float:
+        """The learning rate of `step`."""
+        k, config = step - self.start, self.config
+        warm = min(1.0, (k + 1) / config.warmup) if config.warmup else 1.0
+        done = k / max(self.length, 1)
+        decay = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
+        return self.peak * warm * decay[config.schedule]
+
+    def update(self, step: int) -> Tensor:
+        """Move the parameters along their gradients, and the averages after them; returns the norm."""
+        norm = nn.utils.clip_grad_norm_(self.named.values(), self.config.clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate(step)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        decay = min(self.config.ema, (1 + self.updates) / (10 + self.updates))
+        values = [p.detach() for p in self.named.values()]
+        torch._foreach_lerp_(list(self.averages.values()), values, 1 - decay)
+        self.updates += 1
+        return norm
+
+    def train_mode(self) -> None:
+        self.generator.eval()
+        self.module.train()
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside the block, the generator has the averaged weights."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def keep_averages(self) -> None:
+        """Make the averages the weights, for good."""
+        self._swap()
+
+    def _swap(self) -> None:
+        for name, parameter in self.named.items():
+            parameter.data, self.averages[name] = self.averages[name], parameter.data
+
+    def save(self) -> tuple[dict[str, Tensor], dict[str, Tensor], int]:
+        """The averages, the optimizer's tensors by "parameter number.name", and the count of updates."""
+        moments = {
+            f"{number}.{name}": tensor
+            for number, entry in self.optimizer.state_dict()["state"].items()
+            for name, tensor in entry.items()
+        }
+        return self.averages, moments, self.updates
+
+    def load(self, averages: dict[str, Tensor], moments: dict[str, Tensor], updates: int) -> None:
+        """Take up what `save` returned."""
+        for name, average in self.averages.items():
+            average.copy_(averages[name])
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in moments.items():
+            number, _, name = key.partition(".")
+            state.setdefault(int(number), {})[name] = tensor
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        self.updates = updates
+
+
+class _Loss(nn.Module):
+    """The stage's loss as a module, which is what data parallelism wraps."""
+
+    def __init__(self, generator: Generator, stage: str, autocast: Callable[[], Any]) -> None:
+        super().__init__()
+        self.generator, self.stage, self.autocast = generator, stage, autocast
+
+    def forward(self, batch: Any, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        with self.autocast():
+            loss = self.generator.codec_loss if self.stage == "codec" else self.generator.prior_loss
+            return loss(batch, draws)
+
+
+def make_optimizer(parameters: dict[str, nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW; weight decay falls on matrices only, not on biases, gains and embeddings of one row."""
+    matrices = [p for p in parameters.values() if p.ndim >= 2]
+    others = [p for p in parameters.values() if p.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], betas=config.betas, fused=True)
+
+
+def _autocast(precision: str, device: torch.device) -> Callable[[], Any]:
+    """A maker of autocast contexts for the asked precision."""
+    native = {
+        "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
+        "cpu": lambda: torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported(),
+    }
+    bf16 = precision == "bf16" or (precision == "auto" and device.type in native and native[device.type]())
+    return lambda: torch.autocast(device.type, torch.bfloat16, enabled=bf16)

@@ -1,0 +1,330 @@
+"""What every domain of the table must do, whatever it makes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pymatgen.analysis.structure_matcher import StructureMatcher
+from rdkit import Chem
+
+from gen3d import domains, io
+from gen3d.cli import main
+from gen3d.config import load_yaml, merge
+from gen3d.domains.atoms.dataset import AtomsDataset, open_dataset
+from gen3d.domains.atoms.native import from_native, to_native
+from gen3d.domains.atoms.system import AtomicSystem
+from gen3d.domains.base import GenerativeDomain
+from gen3d.draws import Draws
+from gen3d.errors import Gen3dError
+from gen3d.generator import Generator
+from gen3d.run_config import RunConfig, run_config
+from gen3d.train import train
+
+ROOT = Path(__file__).parents[1]
+TINY = ROOT / "data" / "tiny"
+
+
+@dataclass(frozen=True)
+class Case:
+    """What this test has to know of a domain.
+
+    Attributes:
+        data: its fixture.
+        same: whether two native objects are the same but for small errors.
+        known: metrics of the fixture against itself.
+    """
+
+    data: Path
+    same: Callable[[Any, Any], bool]
+    known: dict[str, float]
+
+
+def same_molecule(one: Any, other: Any) -> bool:
+    return Chem.MolToSmiles(one) == Chem.MolToSmiles(other)
+
+
+def same_crystal(one: Any, other: Any) -> bool:
+    return StructureMatcher(primitive_cell=False).fit(one, other)
+
+
+COPIES = {"validity": 100.0, "uniqueness": 100.0, "novelty": 0.0, "valid_unique_novel": 0.0}
+
+CASES = {
+    "molecule": Case(
+        TINY / "qm9.sdf",
+        same_molecule,
+        COPIES | {"molecule_stability": 100.0, "bond_lengths_w1": 0.0, "atom_counts_w1": 0.0},
+    ),
+    "crystal": Case(
+        TINY / "crystals.cif",
+        same_crystal,
+        COPIES | {"structure_validity": 100.0, "density_w1": 0.0, "element_count_w1": 0.0},
+    ),
+}
+
+each = pytest.mark.parametrize("name", domains.TABLE)
+
+
+def debug_config(name: str, **changes: Any) -> RunConfig:
+    return run_config(merge(load_yaml(ROOT / "configs" / f"{name}_debug.yaml"), changes))
+
+
+def fixture_batch(domain: GenerativeDomain, data: Path, count: int | None = None) -> Any:
+    dataset = domain.dataset(data, "train")
+    return domain.collate([dataset[i] for i in range(count or len(dataset))], None)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A checkpoint of the debug config of every domain, by name."""
+    runs = {}
+    for name in domains.TABLE:
+        out = tmp_path_factory.mktemp(name)
+        runs[name] = train(debug_config(name), CASES[name].data, out, progress=False)
+    return runs
+
+
+def test_every_domain_has_a_case() -> None:
+    assert CASES.keys() == domains.TABLE.keys()
+
+
+@each
+def test_its_contract(name: str) -> None:
+    cls = domains.find(name)
+    assert cls.name == name
+    io.format_of(Path(f"samples{cls.extension}"), "write")
+    assert domains.find_options(name) is cls.SampleOptions
+    assert cls.SampleOptions() is not None
+    domain = Generator(debug_config(name).generator()).domain
+    assert not domain.valid(None)
+    assert name in domain.serves(domain.config)  # type: ignore[attr-defined]
+
+
+@each
+def test_conditions_of_training_and_sampling_have_the_same_names(name: str, trained: dict[str, Path]) -> None:
+    generator = Generator.from_pretrained(trained[name], "cpu")
+    domain = generator.domain
+    batch = fixture_batch(domain, CASES[name].data)
+    told = domain.conditions(batch)
+    assert set(told) == {*domain.class_conditions, *domain.scalar_conditions}
+    layout = domain.layout(domain.SampleOptions(), Draws(0, torch.arange(5)))
+    assert set(layout.conditions) == set(told)
+    assert layout.mask.any(1).all()
+    assert {name: v.dtype for name, v in layout.conditions.items()} == {n: v.dtype for n, v in told.items()}
+
+
+@each
+def test_encoding_pads_with_zeros_and_has_the_stated_channels(name: str) -> None:
+    domain = Generator(debug_config(name).generator()).domain
+    batch = fixture_batch(domain, CASES[name].data)
+    tokens = domain.codec.encode(batch, Draws(0, torch.arange(len(batch.mask))))
+    assert tokens.x.shape[-1] == domain.codec.channels
+    assert not tokens.x[~tokens.mask].any()
+    sizes = domain.dataset(CASES[name].data, "train").sizes
+    assert tokens.mask.sum(1).tolist() == sizes.tolist()
+    groups = domain.codec.channel_groups
+    assert not groups or sum(group.width for group in groups) == domain.codec.channels
+
+
+@each
+def test_a_trained_codec_gives_back_what_it_was_given(name: str) -> None:
+    torch.manual_seed(0)
+    case = CASES[name]
+    codec = {"width": 64, "depth": 2}
+    generator = Generator(debug_config(name, domain_config={"codec": codec}).generator())
+    domain = generator.domain
+    domain.fit(domain.dataset(case.data, "train"))
+    batch = fixture_batch(domain, case.data, 4)
+    reference = [to_native(s) for s in list(open_dataset(case.data, "train"))[:4]]
+    optimizer = torch.optim.AdamW(generator.codec.parameters(), lr=5e-3)
+    losses = []
+    for step in range(200):
+        optimizer.zero_grad()
+        loss, _ = generator.codec_loss(batch, Draws(step, torch.arange(4)))
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert np.mean(losses[-10:]) < losses[0] / 8
+    with torch.no_grad():
+        made = domain.to_native(generator.codec.eval().decode(generator.codec.encode(batch)))
+    assert [case.same(a, b) for a, b in zip(made, reference, strict=True)] == 4 * [True]
+
+
+@each
+def test_the_transformer_overfits_one_sample(name: str) -> None:
+    torch.manual_seed(0)
+    case = CASES[name]
+    generator = Generator(debug_config(name, diffusion={"condition_dropout": 0.0}).generator())
+    domain = generator.domain
+    dataset = domain.dataset(case.data, "train")
+    domain.fit(dataset)
+    generator.fit_latents([fixture_batch(domain, case.data)])
+    batch = domain.collate(16 * [dataset[len(dataset) - 1]], None)
+    optimizer = torch.optim.AdamW(generator.core.parameters(), lr=5e-3)
+    losses = []
+    for step in range(250):
+        optimizer.zero_grad()
+        loss, _ = generator.prior_loss(batch, Draws(step, torch.arange(16)))
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert np.mean(losses[-20:]) < losses[0] / 5
+
+
+@each
+def test_save_then_load_gives_the_same_samples(name: str, trained: dict[str, Path], tmp_path: Path) -> None:
+    generator = Generator.from_pretrained(trained[name], "cpu")
+    generator.save_pretrained(tmp_path)
+    again = Generator.from_pretrained(tmp_path, "cpu", domain=name)
+    assert again.config == generator.config
+    for key, value in generator.state_dict().items():
+        assert torch.equal(again.state_dict()[key], value), key
+    assert_equal(generator.sample(4, seed=1), again.sample(4, seed=1))
+
+
+@each
+def test_shards_and_batches_join_to_the_same_samples(name: str, trained: dict[str, Path]) -> None:
+    generator = Generator.from_pretrained(trained[name], "cpu")
+    whole = generator.sample(7, seed=3)
+    assert_equal(whole, generator.sample(7, seed=3, batch_size=2))
+    shards = [generator.sample(7, seed=3, shard=(i, 3)) for i in range(3)]
+    assert_equal(whole, [made for shard in shards for made in shard])
+    assert_equal(whole[2:5], generator.sample(3, seed=3, first=2))
+    other = generator.sample(7, seed=4)
+    assert any(not close(a, b) for a, b in zip(whole, other, strict=True))
+
+
+def assert_equal(one: list[Any], other: list[Any]) -> None:
+    assert len(one) == len(other)
+    for a, b in zip(one, other, strict=True):
+        assert close(a, b)
+
+
+def close(one: Any, other: Any) -> bool:
+    if one is None or other is None:
+        return one is other
+    a, b = from_native(one), from_native(other)
+    if a.numbers.tolist() != b.numbers.tolist():
+        return False
+    same_cell = a.cell is None or np.allclose(a.cell, b.cell, atol=1e-3)  # type: ignore[arg-type]
+    return same_cell and np.allclose(a.positions, b.positions, atol=1e-3)
+
+
+@each
+def test_files_hold_what_was_saved(name: str, tmp_path: Path) -> None:
+    domain = Generator(debug_config(name).generator()).domain
+    objects = [to_native(s) for s in list(open_dataset(CASES[name].data, "train"))[:4]]
+    path = tmp_path / f"saved{domain.extension}"
+    domain.save([*objects, None], path)
+    again = [to_native(s) for s in open_dataset(path, "train")]
+    assert [CASES[name].same(a, b) for a, b in zip(objects, again, strict=True)] == 4 * [True]
+
+
+@each
+def test_metrics_of_data_against_itself_are_those_of_perfect_copies(name: str) -> None:
+    domain = Generator(debug_config(name).generator()).domain
+    reference = domain.reference(CASES[name].data, "train")
+    samples = [to_native(s) for s in reference]
+    metrics = {m.name: m for m in domain.metrics(samples, reference, workers=0)}
+    values = {key: metric.value for key, metric in metrics.items()}
+    expected = CASES[name].known
+    assert {key: values.get(key) for key in expected} == pytest.approx(expected)
+    assert all(metric.definition and metric.better not in (None, "") for metric in metrics.values())
+    failed = len(samples) * [None]
+    worse = {m.name: m.value for m in domain.metrics([*samples, *failed], reference, workers=0)}
+    assert worse["validity"] == pytest.approx(values["validity"] / 2)
+
+
+@each
+def test_unknown_configuration_is_named(name: str) -> None:
+    with pytest.raises(Gen3dError, match=r"unknown configuration key 'domain_config.colour'"):
+        debug_config(name, domain_config={"colour": 1})
+
+
+JOINT = {
+    "domain_config": {"kinds": ["molecule", "crystal"], "properties": []},
+    "model": {"axes": 9, "position_channels": 9},
+    "train": {"steps": 4, "codec_steps": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a joint model."""
+    source = f"{TINY / 'qm9.sdf'},{TINY / 'crystals.cif'}"
+    return train(debug_config("molecule", **JOINT), source, tmp_path_factory.mktemp("joint"), progress=False)
+
+
+class TestJointModel:
+    @pytest.mark.parametrize("name", ["molecule", "crystal"])
+    def test_one_checkpoint_serves_both(self, checkpoint: Path, name: str) -> None:
+        generator = Generator.from_pretrained(checkpoint, "cpu", domain=name)
+        made = generator.sample(4, steps=3)
+        systems = [from_native(m) for m in made if m is not None]
+        assert systems
+        assert {s.periodic for s in systems} == {name == "crystal"}
+        assert [len(from_native(m)) for m in generator.sample(3, steps=2, num_atoms=8)] == [8, 8, 8]
+
+    def test_weights_under_either_name_are_the_same(self, checkpoint: Path) -> None:
+        one, other = (Generator.from_pretrained(checkpoint, "cpu", domain=n) for n in ("molecule", "crystal"))
+        for key, value in one.state_dict().items():
+            assert torch.equal(value, other.state_dict()[key])
+
+    def test_a_condition_tells_the_kind(self, checkpoint: Path) -> None:
+        draws = Draws(0, torch.arange(3))
+        for kind, index in (("molecule", 0), ("crystal", 1)):
+            domain = Generator.from_pretrained(checkpoint, "cpu", domain=kind).domain
+            assert domain.layout(domain.SampleOptions(), draws).conditions["kind"].tolist() == 3 * [index]
+
+    def test_data_of_one_kind_is_not_enough(self) -> None:
+        domain = Generator(debug_config("molecule", **JOINT).generator()).domain
+        with pytest.raises(Gen3dError, match="holds molecule data; this model is for crystal and molecule"):
+            domain.dataset(TINY / "qm9.sdf", "train")
+
+    def test_a_model_of_one_kind_serves_no_other(self, trained: dict[str, Path]) -> None:
+        with pytest.raises(Gen3dError, match=r"domain '?molecule'?, not 'crystal'"):
+            Generator.from_pretrained(trained["molecule"], "cpu", domain="crystal")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"kinds": []}, "kinds are"),
+        ({"kinds": ["molecule", "molecule"]}, "each once"),
+        ({"kinds": ["crystal"]}, "domain 'molecule' needs 'molecule' among them"),
+        ({"codec": {"element_channels": 1}}, "element_channels is 1; at least 2"),
+        ({"codec": {"hydrogen_channels": 1}}, "hydrogen_channels is 1; allowed: 0, or at least 2"),
+    ],
+)
+def test_atoms_configurations_that_cannot_be(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(Gen3dError, match=message):
+        debug_config("molecule", domain_config=values)
+
+
+def test_data_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    heavy = AtomicSystem(np.array([6, 104]), np.array([[0.0, 0, 0], [2, 0, 0]]))
+    AtomsDataset.from_systems([heavy]).save(tmp_path / "heavy.npz")
+    for source, changes, message in [
+        (TINY / "crystals.cif", {}, "holds crystal data; this model is for molecule"),
+        (TINY / "qm9.sdf", {"properties": ["taste"]}, "has no property 'taste'; it has: .*gap_hartree"),
+        (tmp_path / "heavy.npz", {"properties": []}, "holds element 104; allowed: atomic numbers 1 to 100"),
+    ]:
+        domain = Generator(debug_config("molecule", domain_config=changes).generator()).domain
+        with pytest.raises(Gen3dError, match=message):
+            domain.dataset(source, "train")
+
+
+@each
+def test_the_command_in_the_header_of_its_debug_config_works(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    header = (ROOT / "configs" / f"{name}_debug.yaml").read_text().splitlines()
+    (command,) = [line[1:].split() for line in header if line[1:].split()[:2] == ["gen3d", "train"]]
+    words = [w if not w.startswith("runs/") else str(tmp_path / "run") for w in command[1:]]
+    assert main([*words, "--train.steps", "4", "--train.codec-steps", "2", "--quiet"]) in (0, None)
+    assert (tmp_path / "run" / "checkpoint" / "model.safetensors").is_file()
