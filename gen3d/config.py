@@ -120,12 +120,23 @@ def _convert_union(members: tuple[Any, ...], value: Any, where: str) -> Any:
     if value is None and type(None) in members:
         return None
     candidates = [m for m in members if m is not type(None)]
+    if isinstance(value, Mapping):
+        candidates = [m for m in candidates if _tagged(m, value)] or candidates
     for member in candidates[:-1]:
         try:
             return _convert(member, value, where)
         except Gen3dError:
             continue
     return _convert(candidates[-1], value, where)
+
+
+def _tagged(member: Any, value: Mapping[str, Any]) -> bool:
+    """Whether the literal fields of a dataclass, which tell it from others of a union, fit `value`."""
+    if not dataclasses.is_dataclass(member):
+        return False
+    hints = typing.get_type_hints(member)
+    literals = {k: typing.get_args(h) for k, h in hints.items() if typing.get_origin(h) is typing.Literal}
+    return all(value[k] in allowed for k, allowed in literals.items() if k in value)
 
 
 def _convert_tuple(members: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:

@@ -391,10 +391,11 @@ def _under_other_name(config: GeneratorConfig, domain: str, folder: Path) -> Gen
         Gen3dError: it does not generate that.
     """
     made = type(make_domain(config.domain, config.domain_config))
-    served = made.serves(from_dict(made.Config, config.domain_config))
-    if domain not in served:
+    # With the defaults of the first name written out: those of the other may differ.
+    filled = from_dict(made.Config, config.domain_config)
+    if domain not in made.serves(filled):
         raise Gen3dError(f"{folder} holds a checkpoint of domain {config.domain!r}, not {domain!r}")
-    return replace(config, domain=domain)
+    return replace(config, domain=domain, domain_config=to_dict(filled))
 
 
 def fitted_model(domain: GenerativeDomain, diffusion: DiffusionConfig) -> dict[str, Any]:

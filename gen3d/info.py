@@ -13,7 +13,6 @@ import yaml
 from gen3d import __version__, checkpoint, domains
 from gen3d.locate import SHIPPED
 
-
 SHOWN = ("torch", "numpy", "rdkit", "pymatgen", "ase", "accelerate", "safetensors", "tyro")
 """Packages whose versions can change what is generated."""
 

@@ -15,13 +15,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Composition
 from rdkit import Chem
+from scipy.optimize import nnls
 from scipy.stats import chisquare
 from torch import nn
 
 from gen3d.config import load_yaml, merge
 from gen3d.domains.atoms.codec import AtomsCodec
 from gen3d.domains.atoms.composition import MAX_ATOMS, NUMBERS, SYMBOLS, parse_element, parse_formula
-from gen3d.domains.atoms.conditioning import likeliest_counts, parse_elements, parse_properties
+from gen3d.domains.atoms.conditioning import (
+    AllowedElements,
+    likeliest_counts,
+    parse_elements,
+    parse_properties,
+)
 from gen3d.domains.atoms.domain import AtomsDomain
 from gen3d.domains.atoms.layout import draw_sizes
 from gen3d.domains.atoms.native import from_native, to_mol
@@ -223,6 +229,23 @@ class TestCompositions:
         assert occurring(molecules, elements=("C,O,H",)) <= {1, 6, 8}
         assert occurring(crystals) - {11, 17}
         assert occurring(crystals, elements=("Na", "Cl")) <= {11, 17}
+
+    @torch.no_grad()
+    def test_predicted_elements_become_means_of_the_allowed_ones(self, molecules: Generator) -> None:
+        codec = molecules.codec
+        assert isinstance(codec, AtomsCodec)
+        numbers, part = torch.tensor([6, 7, 8]), codec.slices["element"]
+        table = codec.element_latents(numbers)
+        latents = torch.randn(5, 4, codec.channels)
+        latents[0, :3, part] = table
+        moved = AllowedElements(numbers).constrain(codec, latents)
+        for vector in moved[..., part].flatten(0, 1):
+            # A convex combination: non-negative weights that sum to one (the last row).
+            _, error = nnls(np.vstack([table.T, np.ones(3)]), np.append(vector, 1.0))
+            assert error < 1e-4
+        assert torch.cdist(moved[0, :3, part], table).argmin(-1).tolist() == [0, 1, 2]
+        assert torch.equal(moved[..., : part.start], latents[..., : part.start])
+        assert torch.equal(moved[..., part.stop :], latents[..., part.stop :])
 
     def test_elements_without_hydrogen_need_data_without(self, molecules: Generator) -> None:
         with pytest.raises(Gen3dError, match="no system of the training data has that size"):

@@ -366,7 +366,9 @@ def _element_count(system: AtomicSystem) -> float:
 
 def _plain_percentage(name: str, count: int, total: int, definition: str, citation: str) -> Estimate:
     """A count of distinct items is no binomial count, so it has no interval."""
-    return Estimate(name, 100 * float(count) / total if total else None, definition, "higher", citation)
+    return Estimate(
+        name, 100 * float(count) / float(total) if total else None, definition, "higher", citation
+    )
 
 
 @lru_cache(maxsize=100_000)
