@@ -392,7 +392,7 @@ def _under_other_name(config: GeneratorConfig, domain: str, folder: Path) -> Gen
     """
     made = type(make_domain(config.domain, config.domain_config))
     # With the defaults of the first name written out: those of the other may differ.
-    filled = from_dict(made.Config, config.domain_config)
+    filled: Any = from_dict(made.Config, config.domain_config)
     if domain not in made.serves(filled):
         raise Gen3dError(f"{folder} holds a checkpoint of domain {config.domain!r}, not {domain!r}")
     return replace(config, domain=domain, domain_config=to_dict(filled))

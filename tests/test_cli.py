@@ -142,7 +142,9 @@ def test_a_mistake_inside_a_process_has_no_traceback() -> None:
 
 def test_ctrl_c_is_130() -> None:
     code = (
-        "import sys, time, dataclasses; from gen3d import cli\n"
+        "import signal, sys, time; from gen3d import cli\n"
+        # a parent in the background may have handed down that interrupts are ignored
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def wait(self): print('ready', flush=True); time.sleep(60)\n"
         "cli.Info.run = wait\n"
         "sys.exit(cli.main(['info']))"

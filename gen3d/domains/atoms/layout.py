@@ -1,6 +1,6 @@
 """How many tokens new systems get, and what is given of them."""
 
-import logging
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,8 +29,6 @@ from gen3d.errors import Gen3dError
 
 if TYPE_CHECKING:
     from gen3d.domains.atoms.domain import AtomsDomain
-
-logger = logging.getLogger(__name__)
 
 HYDROGEN = 1
 
@@ -136,13 +134,14 @@ def draw_sizes(
         if num_atoms > largest:
             if num_atoms < least_tokens:
                 raise Gen3dError(f"num_atoms is {num_atoms}; what is given needs at least {least_tokens}")
-            logger.warning("num_atoms is %d; the model has seen %d to %d atoms", num_atoms, smallest, largest)
+            message = f"num_atoms is {num_atoms}; the model has seen {smallest} to {largest} atoms"
+            warnings.warn(message, stacklevel=2)
             return _extrapolated(sizes, weights, num_atoms, least_tokens, no_hydrogens, draws)
     if not fits.any():
         if num_atoms is None and least_tokens > sizes[:, 0].max():
-            logger.warning(
-                "%d heavy atoms are given; the model has seen up to %d", least_tokens - 1, sizes[:, 0].max()
-            )
+            most = sizes[:, 0].max()
+            message = f"{least_tokens - 1} heavy atoms are given; the model has seen up to {most}"
+            warnings.warn(message, stacklevel=2)
             return _constant(least_tokens, 0, draws)
         asked = f"num_atoms is {num_atoms}; " if num_atoms is not None else ""
         raise Gen3dError(
