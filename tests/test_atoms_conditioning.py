@@ -304,7 +304,7 @@ class TestSizes:
         for size, count in shares.items():
             histogram[size] = count
         assert isinstance(generator.domain, AtomsDomain)
-        tokens, hydrogens = draw_sizes(generator.domain, Draws(3, torch.arange(10_000)))
+        tokens, hydrogens = draw_sizes(generator.codec.histogram("molecule"), Draws(3, torch.arange(10_000)))
         found = Counter(zip(tokens.tolist(), hydrogens.tolist(), strict=True))
         assert found.keys() == shares.keys()
         test = chisquare([found[size] for size in shares], [100 * count for count in shares.values()])

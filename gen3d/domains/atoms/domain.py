@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from gen3d import io
 from gen3d.domains.atoms import native
@@ -22,6 +21,7 @@ from gen3d.domains.atoms.batch import (
     pool_hydrogens,
 )
 from gen3d.domains.atoms.codec import AtomsCodec, CodecConfig
+from gen3d.domains.atoms.conditions import ConditionScheme
 from gen3d.domains.atoms.dataset import AtomsDataset, open_dataset
 from gen3d.domains.atoms.decoding import to_systems
 from gen3d.domains.atoms.layout import crystal_layout, molecule_layout
@@ -110,9 +110,7 @@ class AtomsDomain(GenerativeDomain):
             self.codec = AditCodec(config.codec, config.kinds, len(config.properties))
         else:
             self.codec = AtomsCodec(config.codec, config.kinds, len(config.properties))
-        # ADiT tells its transformer the kind of system alone, even when there is only one.
-        self.told_sizes = isinstance(self.codec, AtomsCodec)
-        self.told_kind = len(config.kinds) > 1 or not self.told_sizes
+        self.scheme = ConditionScheme(self.codec, config.kinds, config.properties)
 
     @classmethod
     def serves(cls, config: AtomsConfig) -> Sequence[str]:
@@ -120,12 +118,11 @@ class AtomsDomain(GenerativeDomain):
 
     @property
     def class_conditions(self) -> Mapping[str, int]:  # type: ignore[override]
-        return {"kind": 2} if self.told_kind else {}
+        return self.scheme.classes
 
     @property
     def scalar_conditions(self) -> Sequence[str]:  # type: ignore[override]
-        sizes = ["tokens"] * self.told_sizes + ["hydrogens"] * self.codec.pooled
-        return (*sizes, *self.config.properties)
+        return self.scheme.scalars
 
     def dataset(self, source: str | Path, split: str) -> Systems:
         """Prepared data; a joint model takes two sources with a comma between them."""
@@ -188,26 +185,9 @@ class AtomsDomain(GenerativeDomain):
         return batch
 
     def conditions(self, batch: AtomsBatch) -> Conditions:
-        return self.describe(
+        return self.scheme.describe(
             batch.mask.sum(1), batch.hydrogen_counts.sum(1), batch.periodic, batch.properties
         )
-
-    def describe(self, tokens: Tensor, hydrogens: Tensor, periodic: Tensor, properties: Tensor) -> Conditions:
-        """Conditions of B systems, scaled to order one.
-
-        Args:
-            tokens: (B,) tokens of each.
-            hydrogens: (B,) pooled hydrogens.
-            periodic: (B,) True for crystals.
-            properties: (B, P), NaN where not told.
-        """
-        cond = {"tokens": tokens.float() / 10} if self.told_sizes else {}
-        if self.codec.pooled:
-            cond["hydrogens"] = hydrogens.float() / 10
-        if self.told_kind:
-            cond["kind"] = periodic.long()
-        scaled = (properties - self.codec.property_mean) / self.codec.property_std
-        return cond | dict(zip(self.config.properties, scaled.unbind(1), strict=True))
 
     def to_native(self, raw: DecodedAtoms) -> list[Any]:
         return [None if system is None else native.to_native(system) for system in self.to_systems(raw)]
@@ -243,7 +223,7 @@ class MoleculeDomain(AtomsDomain):
         return sample is not None and sample.HasProp(native.VALID) and sample.GetBoolProp(native.VALID)
 
     def layout(self, options: MoleculeOptions, draws: Draws) -> Layout:
-        return molecule_layout(self, options, draws)
+        return molecule_layout(self.scheme, options, draws)
 
     def metrics(  # type: ignore[override]
         self,
@@ -283,7 +263,7 @@ class CrystalDomain(AtomsDomain):
         return sample is not None and structure_valid(native.from_native(sample))
 
     def layout(self, options: CrystalOptions, draws: Draws) -> Layout:
-        return crystal_layout(self, options, draws)
+        return crystal_layout(self.scheme, options, draws)
 
     def metrics(  # type: ignore[override]
         self,

@@ -1,7 +1,6 @@
 """How many tokens new systems get, and what is given of them."""
 
 import warnings
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,13 +21,11 @@ from gen3d.domains.atoms.conditioning import (
     parse_properties,
     read_scaffold,
 )
+from gen3d.domains.atoms.conditions import ConditionScheme
 from gen3d.domains.atoms.options import CrystalOptions, MoleculeOptions
 from gen3d.domains.base import Layout
 from gen3d.draws import Draws
 from gen3d.errors import Gen3dError
-
-if TYPE_CHECKING:
-    from gen3d.domains.atoms.domain import AtomsDomain
 
 HYDROGEN = 1
 
@@ -36,7 +33,7 @@ Sizes = tuple[Tensor, Tensor]
 """Tokens (B,) and pooled hydrogens (B,) of new systems."""
 
 
-def molecule_layout(domain: "AtomsDomain", options: MoleculeOptions, draws: Draws) -> Layout:
+def molecule_layout(scheme: ConditionScheme, options: MoleculeOptions, draws: Draws) -> Layout:
     """Sizes, conditions and constraints of new molecules.
 
     Raises:
@@ -45,8 +42,9 @@ def molecule_layout(domain: "AtomsDomain", options: MoleculeOptions, draws: Draw
     _one_of(options, "formula", "scaffold", "elements")
     _one_of(options, "formula", "num_atoms")
     _check_num_atoms(options)
-    _check_explicit(domain, options, "formula", "scaffold", "elements")
-    codec = domain.codec
+    _check_explicit(scheme, options, "formula", "scaffold", "elements")
+    codec = scheme.codec
+    histogram = codec.histogram("molecule")
     constraints: list[Constraint] = []
     hydrogens_given = options.num_atoms is not None
     if options.formula is not None:
@@ -59,7 +57,7 @@ def molecule_layout(domain: "AtomsDomain", options: MoleculeOptions, draws: Draw
         heavy = np.asarray(system.numbers) > 1
         numbers = system.numbers[heavy].tolist()
         check_seen(numbers, codec.elements_seen)
-        sizes = draw_sizes(domain, draws, num_atoms=options.num_atoms, least_tokens=len(numbers) + 1)
+        sizes = draw_sizes(histogram, draws, num_atoms=options.num_atoms, least_tokens=len(numbers) + 1)
         places = torch.from_numpy(system.positions[heavy]).float()
         constraints += [GivenElements(torch.tensor(numbers)), Scaffold(places)]
     elif options.elements:
@@ -69,17 +67,19 @@ def molecule_layout(domain: "AtomsDomain", options: MoleculeOptions, draws: Draw
             raise Gen3dError(
                 f"elements are {', '.join(options.elements)}; at least one heavy element is needed"
             )
-        sizes = draw_sizes(domain, draws, num_atoms=options.num_atoms, no_hydrogens=without)
+        sizes = draw_sizes(histogram, draws, num_atoms=options.num_atoms, no_hydrogens=without)
         constraints.append(AllowedElements(torch.tensor(heavy_only if codec.pooled else numbers)))
         hydrogens_given |= without
     else:
-        sizes = draw_sizes(domain, draws, num_atoms=options.num_atoms)
-    told = parse_properties(options.property, domain.config.properties)
+        sizes = draw_sizes(histogram, draws, num_atoms=options.num_atoms)
+    told = parse_properties(options.property, scheme.properties)
     fixed = TotalHydrogens(sizes[1]) if hydrogens_given and codec.pooled else None
-    return _layout(domain, sizes, constraints, fixed, told, tell_hydrogens=options.scaffold is None)
+    return _layout(
+        scheme, sizes, constraints, fixed, told, periodic=False, tell_hydrogens=options.scaffold is None
+    )
 
 
-def crystal_layout(domain: "AtomsDomain", options: CrystalOptions, draws: Draws) -> Layout:
+def crystal_layout(scheme: ConditionScheme, options: CrystalOptions, draws: Draws) -> Layout:
     """Sizes and constraints of new crystals.
 
     Raises:
@@ -87,8 +87,8 @@ def crystal_layout(domain: "AtomsDomain", options: CrystalOptions, draws: Draws)
     """
     _one_of(options, "formula", "elements")
     _check_num_atoms(options)
-    _check_explicit(domain, options, "formula", "elements")
-    codec = domain.codec
+    _check_explicit(scheme, options, "formula", "elements")
+    codec = scheme.codec
     constraints: list[Constraint] = []
     if options.formula is not None:
         counts = parse_formula(options.formula)
@@ -101,16 +101,16 @@ def crystal_layout(domain: "AtomsDomain", options: CrystalOptions, draws: Draws)
         sizes = _constant(options.num_atoms or len(unit), 0, draws)
         constraints.append(GivenElements(torch.tensor(unit * (int(sizes[0][0]) // len(unit)))))
     else:
-        sizes = draw_sizes(domain, draws, num_atoms=options.num_atoms)
+        sizes = draw_sizes(codec.histogram("crystal"), draws, num_atoms=options.num_atoms)
         if options.elements:
             constraints.append(
                 AllowedElements(torch.tensor(parse_elements(options.elements, codec.elements_seen)))
             )
-    return _layout(domain, sizes, constraints, None, {}, tell_hydrogens=True)
+    return _layout(scheme, sizes, constraints, None, {}, periodic=True, tell_hydrogens=True)
 
 
 def draw_sizes(
-    domain: "AtomsDomain",
+    histogram: Tensor,
     draws: Draws,
     *,
     num_atoms: int | None = None,
@@ -119,14 +119,21 @@ def draw_sizes(
 ) -> Sizes:
     """Sizes from the training histogram, restricted; a size that was never seen is used with a warning.
 
+    Args:
+        histogram: training systems by tokens and pooled hydrogens.
+        draws: one stream per new system.
+        num_atoms: tokens and hydrogens together.
+        least_tokens: fewer are not drawn.
+        no_hydrogens: only sizes without pooled hydrogens.
+
     Raises:
         Gen3dError: nothing in the histogram fits, or there is none.
     """
-    histogram = domain.codec.histogram(domain.kind).cpu().numpy()
-    sizes = np.argwhere(histogram)
+    counts = histogram.cpu().numpy()
+    sizes = np.argwhere(counts)
     if not len(sizes):
         raise Gen3dError("the checkpoint has no size histogram: it was never fitted to data")
-    weights = histogram[tuple(sizes.T)].astype(np.float64)
+    weights = counts[tuple(sizes.T)].astype(np.float64)
     smallest, largest = int(sizes.sum(1).min()), int(sizes.sum(1).max())
     fits = (sizes[:, 0] >= least_tokens) & ((sizes[:, 1] == 0) | (not no_hydrogens))
     if num_atoms is not None:
@@ -186,35 +193,36 @@ def _molecular_formula(formula: str, seen: Tensor, pooled: bool) -> tuple[list[i
 
 
 def _layout(
-    domain: "AtomsDomain",
+    scheme: ConditionScheme,
     sizes: Sizes,
     constraints: list[Constraint],
     fixed: TotalHydrogens | None,
     told: dict[str, float],
     *,
+    periodic: bool,
     tell_hydrogens: bool,
 ) -> Layout:
     tokens, hydrogens = sizes
-    codec, names = domain.codec, list(domain.config.properties)
+    codec, names = scheme.codec, list(scheme.properties)
     properties = torch.full((len(tokens), len(names)), torch.nan)
     for name, value in told.items():
         properties[:, names.index(name)] = value
-    periodic = torch.full((len(tokens),), domain.kind == "crystal")
-    conditions = domain.describe(tokens, hydrogens, periodic, properties)
+    kinds = torch.full((len(tokens),), periodic)
+    conditions = scheme.describe(tokens, hydrogens, kinds, properties)
     if not tell_hydrogens:
         conditions.pop("hydrogens", None)
     constrain, finish = combine(codec, constraints, fixed) if isinstance(codec, AtomsCodec) else (None, None)
     order = torch.arange(int(tokens.max()))
     mask = order < tokens[:, None]
     # ADiT numbers its atoms.
-    numbered = None if domain.told_sizes else order.float().expand(mask.shape)[..., None]
+    numbered = None if isinstance(codec, AtomsCodec) else order.float().expand(mask.shape)[..., None]
     return Layout(mask, numbered, conditions, constrain=constrain, finish=finish)
 
 
-def _check_explicit(domain: "AtomsDomain", options: MoleculeOptions | CrystalOptions, *names: str) -> None:
+def _check_explicit(scheme: ConditionScheme, options: MoleculeOptions | CrystalOptions, *names: str) -> None:
     """Raise a Gen3dError if one of the options `names` is asked for and the latents do not show elements."""
     for name in names:
-        if getattr(options, name) and not isinstance(domain.codec, AtomsCodec):
+        if getattr(options, name) and not isinstance(scheme.codec, AtomsCodec):
             raise Gen3dError(f"{name} needs a model whose latents show elements; this one has an ADiT codec")
 
 

@@ -27,6 +27,7 @@ class CrystalOptions:
     num_atoms: int | None = None
     """Number of atoms in the cell; drawn from the training histogram when left out."""
     formula: str | None = None
-    """Composition such as LiFePO4: crystal structure prediction. Cells hold one or more formula units."""
+    """Composition such as LiFePO4: crystal structure prediction. One formula unit a cell, or as many
+    as num_atoms holds."""
     elements: tuple[str, ...] = ()
     """Only these elements may occur, comma-separated such as Li,Fe,O."""
