@@ -9,10 +9,11 @@ Importing the package imports no torch; the first use of a name below does.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from gen3d.version import __version__
+
 if TYPE_CHECKING:
     from gen3d.generator import Generator, load
 
-__version__ = "0.1.0"
 __all__ = ["Generator", "__version__", "load"]
 
 _HOME = {"Generator": "gen3d.generator", "load": "gen3d.generator"}

@@ -12,11 +12,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import gen3d
 from gen3d import domains, io
 from gen3d.domains.base import Domain, GenerativeDomain, Metric
 from gen3d.errors import Gen3dError
 from gen3d.files import atomic_write
+from gen3d.version import __version__
 
 DATA = Path(os.environ.get("GEN3D_DATA", "data"))
 """Folder in which a bare name such as "qm9" is looked for."""
@@ -156,7 +156,7 @@ def _entry(metric: Metric) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    found = {"gen3d": gen3d.__version__, "python": platform.python_version()}
+    found = {"gen3d": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
             found[package] = version(package)

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-import gen3d
 from gen3d import checkpoint, domains
 from gen3d.config import from_dict, to_dict
 from gen3d.diffusion.guidance import ClassifierFree
@@ -23,6 +22,7 @@ from gen3d.locate import locate
 from gen3d.nn.transformer import DiffusionTransformer, TransformerConfig
 from gen3d.tokens import Tokens
 from gen3d.types import Conditions
+from gen3d.version import __version__
 
 MAX_ROUNDS = 50
 """How many times the wanted number of valid samples is drawn before giving up."""
@@ -139,7 +139,7 @@ class Generator(nn.Module):
         tensors = self.state_dict()
         for name, _ in self.named_parameters():
             tensors[name] = tensors[name].to(dtype)
-        config = {"gen3d_version": gen3d.__version__, **to_dict(self.config)}
+        config = {"gen3d_version": __version__, **to_dict(self.config)}
         checkpoint.write(folder, tensors, config, card or self._card())
 
     def push_to_hub(

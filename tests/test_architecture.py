@@ -15,7 +15,19 @@ ROOT = Path(gen3d.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
 FLOORS = [
-    {"errors", "types", "files", "config", "draws", "tokens", "checkpoint", "io", "batches", "weights"},
+    {
+        "errors",
+        "types",
+        "files",
+        "config",
+        "draws",
+        "tokens",
+        "checkpoint",
+        "io",
+        "batches",
+        "version",
+        "weights",
+    },
     {"nn", "diffusion", "fields"},
     {"domains"},
     {"generator", "locate"},
