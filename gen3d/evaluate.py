@@ -43,7 +43,8 @@ def evaluate(
     Args:
         domain_name: "molecule", "crystal", ...
         samples: a file or folder that `gen3d.io.read` or the domain's dataset understands, or native objects;
-            None among them is a sample that failed and counts as such.
+            None among them is a sample that failed and counts as such, and so does what `gen3d sample` drew
+            for the file, by the `samples.json` beside it, beyond what the file holds.
         reference: the name of a prepared data set in the folder `data` (or $GEN3D_DATA), its path, a single
             file, or the objects themselves. Of prepared data the split "train" is used.
         out: folder for `metrics.json`, or a path that ends in .json; nothing is written when None.
@@ -135,7 +136,20 @@ def _read_samples(domain: Domain, samples: str | Path | Sequence[Any]) -> Sequen
     # Data held back from training is evaluated like samples, which gives the best value one can expect.
     if path.suffix == ".npz" and ".npz" not in io.FORMATS and isinstance(domain, GenerativeDomain):
         return list(domain.reference(path, "test"))
-    return io.read(path)
+    objects = io.read(path)
+    return [*objects, *[None] * (_drawn(path) - len(objects))]
+
+
+def _drawn(path: Path) -> int:
+    """How many samples `gen3d sample` drew for a file, by its `samples.json`; 0 where that is not known.
+
+    What it could not make or, with --valid-only, did not keep is a failed sample.
+    """
+    try:
+        record = json.loads((path.parent / "samples.json").read_text(encoding="utf-8"))
+        return int(record["counts"]["drawn"]) if record["file"] == path.name else 0
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
 
 
 def _read_reference(domain: Domain, reference: Any) -> Any:

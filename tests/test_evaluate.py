@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import pytest
 
 from gen3d import domains
+from gen3d import io as gen3d_io
 from gen3d.domains.base import Domain, Metric
 from gen3d.errors import Gen3dError
 from gen3d.evaluate import evaluate, format_table
@@ -147,3 +148,19 @@ def test_an_unknown_check_is_named_with_the_known_ones():
 def test_limit_below_one_is_refused():
     with pytest.raises(Gen3dError, match="limit is 0"):
         evaluate("coin", COINS, [], limit=0, progress=False)
+
+
+def test_what_was_drawn_and_not_kept_counts_as_failed(tmp_path):
+    path = tmp_path / "molecules.sdf"
+    methane = gen3d_io.read(Path(__file__).parents[1] / "data" / "tiny" / "qm9.sdf")[:2]
+    gen3d_io.write(methane, path)
+    beside = tmp_path / "samples.json"
+    for record, failed in (
+        ({"file": path.name, "counts": {"drawn": 5}}, 3),
+        ({"file": "others.sdf", "counts": {"drawn": 5}}, 0),
+        ({"file": path.name}, 0),
+    ):
+        beside.write_text(json.dumps(record))
+        report = evaluate("molecule", path, methane, workers=0, progress=False)
+        assert (report["n_samples"], report["n_failed"]) == (2 + failed, failed)
+        assert report["metrics"]["validity"]["value"] == pytest.approx(100 * 2 / (2 + failed))
