@@ -1,0 +1,80 @@
+"""The checkpoints that come with gen3d do what their users expect of them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rdkit import Chem
+
+import gen3d
+from gen3d.diffusion.objective import diffusion_loss
+from gen3d.draws import Draws
+from gen3d.info import shipped
+from gen3d.locate import SHIPPED
+
+TINY = Path(__file__).parents[1] / "data" / "tiny" / "qm9.sdf"
+FOLDERS = sorted(path for path in SHIPPED.iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+def test_size_and_card(folder: Path) -> None:
+    facts = shipped(folder)
+    assert facts["domain"] == folder.name
+    assert facts["megabytes"] <= 25
+    assert {"validity", "novelty"} <= set(facts["metrics"])
+    card = (folder / "README.md").read_text()
+    for word in ("Data", "Command", "Hardware", "Minutes", "Limits", "licen"):
+        assert word in card
+
+
+@pytest.mark.slow
+def test_molecules_are_valid_and_distinct() -> None:
+    """Far below the measured values, so that chance does not fail it; far above a broken model."""
+    generator = gen3d.load("molecule", "cpu")
+    molecules = generator.sample(64, seed=5, progress=False)
+    valid = [Chem.MolToSmiles(m) for m in molecules if generator.domain.valid(m)]
+    assert len(valid) >= 64 * 0.2
+    assert len(set(valid)) >= 0.9 * len(valid)
+
+
+@pytest.mark.slow
+def test_the_model_listens_to_properties() -> None:
+    """Told the true properties, it predicts molecules better than when told those of other molecules."""
+    generator = gen3d.load("molecule", "cpu")
+    domain = generator.domain
+    dataset = domain.dataset(TINY, "train")
+    items = [dataset[i % len(dataset)] for i in range(1200)]
+    batch = domain.collate(items, None)
+    told = domain.conditions(batch)
+    others = {k: v.roll(7) if k in domain.config.properties else v for k, v in told.items()}
+    config = replace(generator.config.diffusion, condition_dropout=0.0)
+    with torch.no_grad():
+        tokens = generator.codec.encode(batch)
+        tokens = tokens.with_values((tokens.x - generator.latent_mean) / generator.latent_std)
+        draws = Draws(0, torch.arange(len(items)))
+        right, wrong = (diffusion_loss(generator.core, tokens, c, config, draws)[0] for c in (told, others))
+    assert right < wrong
+
+
+@pytest.mark.slow
+def test_crystals_hold_together() -> None:
+    generator = gen3d.load("crystal", "cpu")
+    crystals = generator.sample(32, seed=5, progress=False)
+    assert sum(map(generator.domain.valid, crystals)) >= 32 * 0.8
+    assert len({c.composition.reduced_formula for c in crystals}) >= 32 * 0.8
+
+
+@pytest.mark.slow
+def test_rock_salt_is_found_from_its_formula() -> None:
+    """Nearest neighbours of sodium in NaCl are chlorine, 2.82 angstrom away (experiment, 298 K)."""
+    generator = gen3d.load("crystal", "cpu")
+    made = generator.sample(12, seed=1, formula="NaCl", progress=False)
+    distances = []
+    for crystal in made:
+        assert crystal.composition.reduced_formula == "NaCl"
+        sodium = next(site for site in crystal if site.specie.symbol == "Na")
+        near = [n for n in crystal.get_neighbors(sodium, 6.0) if n.specie.symbol == "Cl"]
+        distances.append(min(n.nn_distance for n in near) if near else np.inf)
+    assert np.median(distances) == pytest.approx(2.82, abs=0.3)
