@@ -28,6 +28,8 @@ class TrainConfig:
     """Optimizer steps of the whole run, both stages together."""
     codec_steps: int = 0
     """The first that many steps train only the codec; the rest only the transformer."""
+    decoder_only: bool = False
+    """Whether the codec stage leaves the encoder, and so the latents that a transformer knows, alone."""
     learning_rate: float = 2e-4
     """Peak learning rate of the transformer."""
     codec_learning_rate: float = 1e-3

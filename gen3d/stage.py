@@ -27,7 +27,7 @@ class Stage:
             (0, config.codec_steps) if codec else (config.codec_steps, config.steps - config.codec_steps)
         )
         self.peak = config.codec_learning_rate if codec else config.learning_rate
-        prefix = "codec." if codec else "core."
+        prefix = ("codec.decoder." if config.decoder_only else "codec.") if codec else "core."
         named = dict(generator.named_parameters())
         self.named = {n: named[n] for n in trainable if n.startswith(prefix)}
         if not self.named:

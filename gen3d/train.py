@@ -157,13 +157,17 @@ class _Trainer:
         if self.config.codec_steps:
             self.stage.keep_averages()
         self.generator.eval()
+        if not self.config.decoder_only:
+            self._fit_latents()
+        self.stage = self._make_stage("prior")
+
+    def _fit_latents(self) -> None:
         batches = min(self.config.latent_batches, math.ceil(len(self.dataset) / self.config.batch_size))
         self.generator.fit_latents(
             self._collate(step, first)[0].to(self.accelerator.device)
             for step in range(batches)
             for first in range(0, self.config.batch_size, self.micro_batch)
         )
-        self.stage = self._make_stage("prior")
 
     def _make_stage(self, name: Literal["codec", "prior"]) -> Stage:
         return Stage(name, self.generator, self.trainable, self.config, self.accelerator)

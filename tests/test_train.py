@@ -248,6 +248,15 @@ def test_validation_is_fixed(data: Path, tmp_path: Path) -> None:
     assert len(set(values)) == 1
 
 
+def test_a_decoder_alone_can_be_trained_on(data: Path, tmp_path: Path) -> None:
+    first = quietly(config(), data, tmp_path / "first")
+    changes = {"codec_steps": 6, "steps": 6, "decoder_only": True}
+    again = quietly(config(**changes), data, tmp_path / "second", init_from=first)
+    a, b = (checkpoint.read(folder)[0] for folder in (first, again))
+    changed = {name for name in a if not torch.equal(a[name], b[name])}
+    assert changed == {name for name in a if name.startswith("codec.decoder.")}
+
+
 def test_fine_tuning_starts_from_the_weights_and_statistics(data: Path, tmp_path: Path) -> None:
     first = quietly(config(), data, tmp_path / "first")
     other = write_rings(tmp_path / "other", count=40, seed=9)
