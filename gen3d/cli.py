@@ -105,7 +105,8 @@ class Sample:
     sampler: str | None = None
     """Name of the sampler."""
     shard: str = "0/1"
-    """I/K draws the I-th of K equal parts; all parts together equal one run without shards."""
+    """I/K draws the I-th of K equal parts; all parts together equal one run without shards (with
+    --valid-only, every part searches its own samples)."""
     batch_size: int = 256
     """Samples computed at once; less needs less memory."""
     valid_only: bool = False
@@ -230,11 +231,20 @@ class Train:
         if self.domain is not None:
             values = merge(values, {"domain": self.domain})
         if self.size is not None:
-            values = merge(values, {"model": {"size": self.size}})
+            # The size wins over what a YAML file or a checkpoint says of it.
+            given = values.get("model", {})
+            model = {k: v for k, v in given.items() if k not in ("width", "depth", "heads")}
+            values = {**values, "model": {**model, "size": self.size}}
         values = merge(values, self.overrides)
         if "domain" not in values:
             raise Gen3dError(f"--domain is missing; allowed: {', '.join(domains.names())}")
-        return run_config(values)
+        config = run_config(values)
+        if self.init_from is None and not config.train.codec_steps:
+            raise Gen3dError(
+                "train.codec_steps is 0, so the codec would stay untrained: give --config (see configs/), "
+                "--from, or --train.codec_steps above 0"
+            )
+        return config
 
 
 @dataclass(frozen=True)

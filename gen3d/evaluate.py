@@ -69,7 +69,7 @@ def evaluate(
     domain = cls(cls.Config())  # type: ignore[call-arg]
     options = dict(checks or {})
     _check_options(domain, options)
-    objects = _read_samples(domain, samples)[:limit]
+    objects = _first(_read_samples(domain, samples), limit)
     if not len(objects):
         raise Gen3dError("there are no samples to evaluate")
     compared = _read_reference(domain, reference)
@@ -141,15 +141,28 @@ def _read_samples(domain: Domain, samples: str | Path | Sequence[Any]) -> Sequen
 
 
 def _drawn(path: Path) -> int:
-    """How many samples `gen3d sample` drew for a file, by its `samples.json`; 0 where that is not known.
+    """How many samples `gen3d sample` drew for a file or folder, by the `samples*.json` there; 0 if unknown.
 
     What it could not make or, with --valid-only, did not keep is a failed sample.
     """
-    try:
-        record = json.loads((path.parent / "samples.json").read_text(encoding="utf-8"))
-        return int(record["counts"]["drawn"]) if record["file"] == path.name else 0
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0
+    total = 0
+    for beside in (path if path.is_dir() else path.parent).glob("samples*.json"):
+        try:
+            record = json.loads(beside.read_text(encoding="utf-8"))
+            if path.is_dir() or record["file"] == path.name:
+                total += int(record["counts"]["drawn"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return total
+
+
+def _first(objects: Sequence[Any], limit: int | None) -> Sequence[Any]:
+    """At most `limit` objects, with as large a share of failed ones as there is among all."""
+    if limit is None or len(objects) <= limit:
+        return objects
+    made = [value for value in objects if value is not None]
+    kept = made[: round(limit * len(made) / len(objects))]
+    return [*kept, *[None] * (limit - len(kept))]
 
 
 def _read_reference(domain: Domain, reference: Any) -> Any:

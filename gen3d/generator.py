@@ -280,6 +280,8 @@ class Generator(nn.Module):
             Gen3dError: MAX_ROUNDS times as many were drawn without finding enough.
         """
         wanted = len(_shard(n, shard))
+        if not wanted:
+            return [], 0
         valid: list[Any] = []
         drawn = 0
         for attempt in range(MAX_ROUNDS):

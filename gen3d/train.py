@@ -138,6 +138,8 @@ class _Trainer:
 
     def _begin(self, init_from: str | Path | None) -> None:
         """Before the first step of a fresh run."""
+        if init_from is None and self.config.decoder_only:
+            raise Gen3dError("decoder_only needs a checkpoint to start from, whose encoder it keeps")
         if self.accelerator.is_main_process:
             (self.out / STATE).unlink(missing_ok=True)
         if init_from is not None:
@@ -311,8 +313,10 @@ class _Trainer:
         self.generator.eval()
         with self.stage.averaged(), torch.no_grad():
             for part in np.array_split(chosen, math.ceil(len(chosen) / self.micro_batch)):
-                batch = self.domain.collate([dataset[int(i)] for i in part], None).to(device)
-                loss, _ = self.stage.loss(batch, Draws(config.seed, torch.as_tensor(part, device=device)))
+                index = torch.as_tensor(part)
+                # Augmented as in training, or the model would meet conditions that it never sees.
+                batch = self.domain.collate([dataset[int(i)] for i in part], Draws(config.seed, index))
+                loss, _ = self.stage.loss(batch.to(device), Draws(config.seed, index.to(device)))
                 total += loss.item() * len(part)
         self.stage.train_mode()
         return {"step": self.step, "stage": self.stage.name, "valid_loss": total / len(chosen)}
@@ -323,7 +327,7 @@ def _accelerator() -> Any:
     # A parameter may go unused in a step (a condition that was dropped, a hook that was not drawn).
     ddp = accelerate.DistributedDataParallelKwargs(find_unused_parameters=True)
     # Without `cpu`, processes of a machine that has no GPU would not find each other.
-    return accelerate.Accelerator(cpu=not torch.accelerator.is_available(), kwargs_handlers=[ddp])
+    return accelerate.Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[ddp])
 
 
 def _micro_batch(config: TrainConfig, processes: int) -> int:

@@ -1,9 +1,12 @@
 """Put a trained checkpoint where `gen3d.load(DOMAIN)` finds it, in half precision, keeping its model card.
 
-python scripts/ship_checkpoint.py runs/molecule/checkpoint gen3d/weights/molecule
+python scripts/ship_checkpoint.py runs/molecule/checkpoint gen3d/weights/molecule 25
+
+The number is that of the sampler's steps by default.
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,9 +15,11 @@ from gen3d.checkpoint import CARD
 from gen3d.generator import Generator
 
 
-def main(source: str, target: str) -> None:
+def main(source: str, target: str, steps: str) -> None:
     card = Path(target) / CARD
     generator = Generator.from_pretrained(source, "cpu")
+    sampling = replace(generator.config.sampling, steps=int(steps))
+    generator.config = replace(generator.config, sampling=sampling)
     text = card.read_text(encoding="utf-8") if card.is_file() else None
     generator.save_pretrained(target, dtype=torch.float16, card=text)
     size = sum(file.stat().st_size for file in Path(target).iterdir()) / 1e6

@@ -476,8 +476,21 @@ class TestLoss:
         assert parts["element"].item() == pytest.approx(math.log(ELEMENTS + 1), rel=1e-5)
         assert parts["count"].item() == pytest.approx(math.log(SLOTS + 1), rel=1e-5)
         assert parts["position"].item() == pytest.approx(0, abs=1e-10)
-        squares = batch.hydrogens.square().sum() / batch.hydrogen_counts.sum()
-        assert parts["hydrogens"].item() == pytest.approx(squares.item(), rel=1e-5)
+        squares = batch.hydrogens.square().sum((1, 2, 3)) / batch.hydrogen_counts.sum(1).clamp(min=1)
+        assert parts["hydrogens"].item() == pytest.approx(squares.mean().item(), rel=1e-5)
+
+    @pytest.mark.parametrize("kinds", [("molecule",), ("crystal",)])
+    def test_halves_of_a_batch_average_to_the_whole(self, kinds) -> None:
+        codec = AtomsCodec(CodecConfig(width=32, depth=1, heads=2), kinds)
+        systems = tiny_molecules()[:12] if kinds == ("molecule",) else tiny_crystals()
+        for parameter in codec.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+        half = len(systems) // 2
+        whole, first, second = (
+            codec.loss(pooled_batch(part), Draws(0, torch.arange(len(part)) + start))[0].item()
+            for part, start in ((systems, 0), (systems[:half], 0), (systems[half:], half))
+        )
+        assert (first + second) / 2 == pytest.approx(whole, rel=1e-4)
 
     def test_the_best_assignment_of_slots_is_scipys(self) -> None:
         generator = torch.Generator().manual_seed(0)

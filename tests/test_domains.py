@@ -15,6 +15,7 @@ from gen3d import domains, io
 from gen3d.cli import main
 from gen3d.config import load_yaml, merge
 from gen3d.domains.atoms.dataset import AtomsDataset, open_dataset
+from gen3d.domains.atoms.domain import Systems
 from gen3d.domains.atoms.native import from_native, to_native
 from gen3d.domains.atoms.system import AtomicSystem
 from gen3d.domains.base import GenerativeDomain
@@ -310,12 +311,28 @@ def test_data_that_does_not_fit_is_named(tmp_path: Path) -> None:
     AtomsDataset.from_systems([heavy]).save(tmp_path / "heavy.npz")
     for source, changes, message in [
         (TINY / "crystals.cif", {}, "holds crystal data; this model is for molecule"),
-        (TINY / "qm9.sdf", {"properties": ["taste"]}, "has no property 'taste'; it has: .*gap_hartree"),
         (tmp_path / "heavy.npz", {"properties": []}, "holds element 104; allowed: atomic numbers 1 to 100"),
     ]:
         domain = Generator(debug_config("molecule", domain_config=changes).generator()).domain
         with pytest.raises(Gen3dError, match=message):
             domain.dataset(source, "train")
+    domain = Generator(debug_config("molecule", domain_config={"properties": ["taste"]}).generator()).domain
+    with pytest.raises(Gen3dError, match="property 'taste' is unknown for every system"):
+        domain.fit(domain.dataset(TINY / "qm9.sdf", "train"))
+
+
+def test_a_trained_model_learns_from_data_without_its_properties_but_not_from_new_elements() -> None:
+    generator = Generator(debug_config("molecule").generator())
+    domain = generator.domain
+    domain.fit(domain.dataset(TINY / "qm9.sdf", "train"))
+    mean = generator.codec.property_mean.clone()
+    bare = AtomicSystem(np.array([6, 8]), np.array([[0.0, 0, 0], [1.13, 0, 0]]))
+    domain.fit(Systems([AtomsDataset.from_systems([bare])], pooled=True))
+    assert torch.equal(generator.codec.property_mean, mean)
+    assert generator.codec.histogram("molecule").sum() == 1
+    strange = AtomicSystem(np.array([6, 16, 17]), np.array([[0.0, 0, 0], [1.6, 0, 0], [0, 1.7, 0]]))
+    with pytest.raises(Gen3dError, match="not seen S, Cl"):
+        domain.fit(Systems([AtomsDataset.from_systems([strange])], pooled=True))
 
 
 @each

@@ -164,3 +164,15 @@ def test_what_was_drawn_and_not_kept_counts_as_failed(tmp_path):
         report = evaluate("molecule", path, methane, workers=0, progress=False)
         assert (report["n_samples"], report["n_failed"]) == (2 + failed, failed)
         assert report["metrics"]["validity"]["value"] == pytest.approx(100 * 2 / (2 + failed))
+
+
+def test_shards_in_one_folder_are_evaluated_together(tmp_path):
+    molecules = gen3d_io.read(Path(__file__).parents[1] / "data" / "tiny" / "qm9.sdf")[:4]
+    for part, chosen in enumerate((molecules[:3], molecules[3:])):
+        gen3d_io.write(chosen, tmp_path / f"{part}.sdf")
+        record = {"file": f"{part}.sdf", "counts": {"drawn": 5}}
+        (tmp_path / f"samples.{part}-of-2.json").write_text(json.dumps(record))
+    report = evaluate("molecule", tmp_path, molecules, workers=0, progress=False)
+    assert (report["n_samples"], report["n_failed"]) == (10, 6)
+    report = evaluate("molecule", tmp_path, molecules, workers=0, limit=5, progress=False)
+    assert (report["n_samples"], report["n_failed"]) == (5, 3)

@@ -134,9 +134,10 @@ def diffusion_loss(
 
     target = {"x": x1, "eps": x0, "v": path.velocity(x1, x0, t)}
     # An error of the prediction is an error of the loss's kind, scaled.
-    weight = path.sensitivity(config.loss, t, config.min_noise) / path.sensitivity(
-        config.prediction, t, config.min_noise
-    ).clamp(min=config.min_noise)
+    weight = torch.ones_like(t)
+    if config.loss != config.prediction:
+        own = path.sensitivity(config.prediction, t, config.min_noise).clamp(min=config.min_noise)
+        weight = path.sensitivity(config.loss, t, config.min_noise) / own
     errors = (prediction - target[config.prediction]).square().mean(-1)
     per_sample = weight.square() * masked_mean(errors, tokens.mask)
     loss = per_sample.mean()

@@ -117,22 +117,28 @@ class AditCodec(StatisticsCodec):
         posterior_noise = draws.normal("adit/posterior", *mean.shape[1:]).to(mean)
         latent = mean + torch.exp(log_variance / 2) * posterior_noise
         h = self._run(self.decoder, self.embed_latent(latent), mask)
-        parts = {"element": F.cross_entropy(self.head_elements(h)[mask], batch.numbers[mask])}
-        if molecular.any():
-            predicted = self.head_positions(h)
-            predicted = predicted - masked_mean(predicted, mask)[:, None]
-            parts["position"] = F.mse_loss(predicted[molecular], batch.positions[molecular] / NANOMETRE)
-        if periodic.any():
-            parts["fractional"] = F.mse_loss(self.head_fractional(h)[periodic], batch.fractional[periodic])
-            scaled = self.head_lattice(masked_mean(h, mask))[batch.periodic]
-            target = _scaled(cells, mask.sum(1))[batch.periodic].to(scaled)
-            parts["length"] = F.mse_loss(scaled[:, :3], target[:, :3])
-            parts["angle"] = F.mse_loss(scaled[:, 3:], target[:, 3:])
+        types = F.cross_entropy(self.head_elements(h).transpose(1, 2), batch.numbers, reduction="none")
+        predicted = self.head_positions(h)
+        predicted = predicted - masked_mean(predicted, mask)[:, None]
+        offsets = (predicted - batch.positions / NANOMETRE).square().mean(-1)
+        wraps = (self.head_fractional(h) - batch.fractional).square().mean(-1)
+        scaled = self.head_lattice(masked_mean(h, mask))
+        target = _scaled(cells, mask.sum(1)).to(scaled)
+        lattice = (scaled - target).square()
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1)
-        parts["kl"] = divergence[mask].mean()
+        # Means over atoms within a sample, then over samples, so that halves of a batch average to it.
+        parts = {
+            "element": masked_mean(types, mask),
+            "position": masked_mean(offsets, mask) * ~batch.periodic,
+            "fractional": masked_mean(wraps, mask) * batch.periodic,
+            "length": lattice[:, :3].mean(-1) * batch.periodic,
+            "angle": lattice[:, 3:].mean(-1) * batch.periodic,
+            "kl": masked_mean(divergence, mask),
+        }
+        means = {name: value.mean() for name, value in parts.items()}
         weights = WEIGHTS | {"kl": config.kl}
-        loss = torch.stack([weights[name] * value for name, value in parts.items()]).sum()
-        return loss, {name: value.detach() for name, value in parts.items()}
+        loss = torch.stack([weights[name] * value for name, value in means.items()]).sum()
+        return loss, {name: value.detach() for name, value in means.items()}
 
     def _posterior(
         self, batch: AtomsBatch, numbers: Tensor, positions: Tensor, fractional: Tensor

@@ -176,24 +176,26 @@ class AtomsCodec(StatisticsCodec):
         tokens = self.encode(batch)
         noisy = tokens.with_values(tokens.x + self._noise(tokens.x, draws))
         decoded, lattice = self._decode(noisy)
-        mask = batch.mask
-        parts = {"element": F.cross_entropy(decoded.element_logits[mask], batch.numbers[mask])}
+        mask, periodic = batch.mask, batch.periodic
+        parts = {"element": masked_mean(_cross_entropy(decoded.element_logits, batch.numbers), mask)}
         if self.pooled:
-            parts["count"] = F.cross_entropy(decoded.count_logits[mask], batch.hydrogen_counts[mask])
+            parts["count"] = masked_mean(_cross_entropy(decoded.count_logits, batch.hydrogen_counts), mask)
             errors = _assignment_error(decoded.hydrogens, batch.hydrogens, batch.hydrogen_slots)
-            parts["hydrogens"] = errors[mask].sum() / batch.hydrogen_counts.sum().clamp(min=1)
-        molecular = mask & ~batch.periodic[:, None]
-        if self.slices["position"].stop and molecular.any():
-            parts["position"] = (decoded.positions - batch.positions)[molecular].square().sum(-1).mean()
-        if batch.periodic.any():
+            carried = batch.hydrogen_counts.sum(1).clamp(min=1)
+            parts["hydrogens"] = (errors * mask).sum(1) / carried
+        if self.slices["position"].stop:
+            errors = (decoded.positions - batch.positions).square().sum(-1)
+            parts["position"] = masked_mean(errors, mask) * ~periodic
+        if lattice.shape[-1]:
             # Wrapped: the error is the shorter way round the cell, made smooth by the chord.
-            gap = (decoded.fractional - batch.fractional)[mask & batch.periodic[:, None]]
-            chord = (2 - 2 * torch.cos(2 * math.pi * gap)) / (2 * math.pi) ** 2
-            parts["fractional"] = chord.sum(-1).mean()
-            parts["lattice"] = (lattice - batch.lattice)[batch.periodic].square().mean()
-        loss = sum(WEIGHTS[name] * value for name, value in parts.items())
-        assert isinstance(loss, Tensor)
-        return loss, {name: value.detach() for name, value in parts.items()}
+            gap = 2 * math.pi * (decoded.fractional - batch.fractional)
+            chord = (2 - 2 * torch.cos(gap)) / (2 * math.pi) ** 2
+            parts["fractional"] = masked_mean(chord.sum(-1), mask) * periodic
+            parts["lattice"] = (lattice - batch.lattice).square().mean(-1) * periodic
+        # Every part is a mean over samples, so that halves of a batch average to the whole.
+        means = {name: value.mean() for name, value in parts.items()}
+        loss = torch.stack([WEIGHTS[name] * value for name, value in means.items()]).sum()
+        return loss, {name: value.detach() for name, value in means.items()}
 
     def element_latents(self, numbers: Tensor) -> Tensor:
         """Element channels (..., E) of atomic numbers (...), unnormalised."""
@@ -239,6 +241,11 @@ CORRECTION_SCALE = 0.1
 """Corrections of coordinates are small beside the outputs that need unit scale."""
 
 PERMUTATIONS = torch.tensor(list(itertools.permutations(range(SLOTS))))
+
+
+def _cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
+    """(B, N, K) and (B, N) -> (B, N)."""
+    return F.cross_entropy(logits.transpose(1, 2), classes, reduction="none")
 
 
 def _assignment_error(predicted: Tensor, target: Tensor, real: Tensor) -> Tensor:

@@ -36,7 +36,9 @@ class ConditionScheme:
             periodic: (B,) True for crystals.
             properties: (B, P), NaN where not told.
         """
-        scaled = (properties - self.codec.property_mean) / self.codec.property_std
+        # A layout is made on the CPU, wherever the codec is.
+        mean, std = (b.to(properties.device) for b in (self.codec.property_mean, self.codec.property_std))
+        scaled = (properties - mean) / std
         everything = {
             "tokens": tokens.float() / 10,
             "hydrogens": hydrogens.float() / 10,

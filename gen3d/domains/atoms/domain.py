@@ -21,6 +21,7 @@ from gen3d.domains.atoms.batch import (
     pool_hydrogens,
 )
 from gen3d.domains.atoms.codec import AtomsCodec, CodecConfig
+from gen3d.domains.atoms.composition import SYMBOLS
 from gen3d.domains.atoms.conditions import ConditionScheme
 from gen3d.domains.atoms.dataset import AtomsDataset, open_dataset
 from gen3d.domains.atoms.decoding import to_systems
@@ -133,10 +134,6 @@ class AtomsDomain(GenerativeDomain):
                 f"{source} holds {' and '.join(sorted(kinds))} data; "
                 f"this model is for {' and '.join(sorted(self.config.kinds))}"
             )
-        missing = [p for p in self.config.properties if all(p not in part.property_names for part in parts)]
-        if missing:
-            have = ", ".join(name for part in parts for name in part.property_names)
-            raise Gen3dError(f"{source} has no property {missing[0]!r}; it has: {have or 'none'}")
         highest = max(int(part.numbers.max(initial=0)) for part in parts)
         if highest > ELEMENTS:
             raise Gen3dError(f"{source} holds element {highest}; allowed: atomic numbers 1 to {ELEMENTS}")
@@ -164,7 +161,12 @@ class AtomsDomain(GenerativeDomain):
             histogram = codec.histogram(kind).numpy()
             histogram[:] = 0
             np.add.at(histogram, (tokens[inside], hydrogens[inside]), 1)
-            codec.elements_seen[torch.from_numpy(np.unique(part.numbers).astype(np.int64))] = True
+            present = torch.from_numpy(np.unique(part.numbers).astype(np.int64))
+            strange = present[~codec.elements_seen[present]].tolist()
+            if strange and not fresh:
+                symbols = ", ".join(SYMBOLS[number] for number in strange)
+                raise Gen3dError(f"the model has not seen {symbols}: it cannot be fine-tuned on this data")
+            codec.elements_seen[present] = True
             values.append(_columns(part, self.config.properties))
         if self.config.properties and fresh:
             table = np.concatenate(values)

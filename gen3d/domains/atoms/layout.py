@@ -23,6 +23,7 @@ from gen3d.domains.atoms.conditioning import (
 )
 from gen3d.domains.atoms.conditions import ConditionScheme
 from gen3d.domains.atoms.options import CrystalOptions, MoleculeOptions
+from gen3d.domains.atoms.statistics import MAX_TOKENS
 from gen3d.domains.base import Layout
 from gen3d.draws import Draws
 from gen3d.errors import Gen3dError
@@ -49,6 +50,7 @@ def molecule_layout(scheme: ConditionScheme, options: MoleculeOptions, draws: Dr
     hydrogens_given = options.num_atoms is not None
     if options.formula is not None:
         numbers, hydrogens = _molecular_formula(options.formula, codec.elements_seen, codec.pooled)
+        _check_size(histogram, len(numbers), hydrogens)
         sizes = _constant(len(numbers), hydrogens, draws)
         constraints.append(GivenElements(torch.tensor(numbers)))
         hydrogens_given = True
@@ -99,6 +101,7 @@ def crystal_layout(scheme: ConditionScheme, options: CrystalOptions, draws: Draw
                 f"num_atoms is {options.num_atoms}; formula {options.formula} needs a multiple of {len(unit)}"
             )
         sizes = _constant(options.num_atoms or len(unit), 0, draws)
+        _check_size(codec.histogram("crystal"), int(sizes[0][0]), 0)
         constraints.append(GivenElements(torch.tensor(unit * (int(sizes[0][0]) // len(unit)))))
     else:
         sizes = draw_sizes(codec.histogram("crystal"), draws, num_atoms=options.num_atoms)
@@ -141,9 +144,9 @@ def draw_sizes(
         if num_atoms > largest:
             if num_atoms < least_tokens:
                 raise Gen3dError(f"num_atoms is {num_atoms}; what is given needs at least {least_tokens}")
-            message = f"num_atoms is {num_atoms}; the model has seen {smallest} to {largest} atoms"
-            warnings.warn(message, stacklevel=2)
-            return _extrapolated(sizes, weights, num_atoms, least_tokens, no_hydrogens, draws)
+            tokens, hydrogens = _extrapolated(sizes, weights, num_atoms, least_tokens, no_hydrogens)
+            _check_size(histogram, tokens, hydrogens)
+            return _constant(tokens, hydrogens, draws)
     if not fits.any():
         if num_atoms is None and least_tokens > sizes[:, 0].max():
             most = sizes[:, 0].max()
@@ -161,14 +164,25 @@ def draw_sizes(
     return torch.from_numpy(sizes[fits][rows, 0]), torch.from_numpy(sizes[fits][rows, 1])
 
 
+def _check_size(histogram: Tensor, tokens: int, hydrogens: int) -> None:
+    """Warn of a system larger than any of the training data; refuse one that would exhaust memory."""
+    sizes = histogram.nonzero().sum(1)
+    asked = tokens + hydrogens
+    if tokens > MAX_TOKENS:
+        raise Gen3dError(f"{asked} atoms make {tokens} tokens; at most {MAX_TOKENS} can be generated")
+    if len(sizes) and asked > sizes.max():
+        seen = f"{int(sizes.min())} to {int(sizes.max())}"
+        warnings.warn(f"num_atoms is {asked}; the model has seen {seen} atoms", stacklevel=2)
+
+
 def _extrapolated(
-    sizes: np.ndarray, weights: np.ndarray, num_atoms: int, least: int, bare: bool, draws: Draws
-) -> Sizes:
+    sizes: np.ndarray, weights: np.ndarray, num_atoms: int, least: int, bare: bool
+) -> tuple[int, int]:
     """More atoms than ever seen, with the mean share of hydrogens of the training data."""
     share = 0.0 if bare else float((sizes[:, 1] * weights).sum() / (sizes.sum(1) * weights).sum())
     carriers = -(-num_atoms // (1 + SLOTS))  # fewer tokens could not carry the rest
     tokens = min(max(round(num_atoms * (1 - share)), least, carriers), num_atoms)
-    return _constant(tokens, num_atoms - tokens, draws)
+    return tokens, num_atoms - tokens
 
 
 def _constant(tokens: int, hydrogens: int, draws: Draws) -> Sizes:
