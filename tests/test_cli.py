@@ -193,13 +193,22 @@ def test_lists_and_assignments() -> None:
 
 def test_flags_override_the_file(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
-    path.write_text("domain: toy-ring\ntrain: {steps: 5, seed: 3}\nmodel: {width: 64}\n")
+    path.write_text("domain: toy-ring\ntrain: {steps: 5, codec_steps: 2, seed: 3}\nmodel: {width: 64}\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(domains.TABLE, "toy-ring", ENTRY)
         words = f"train --data a --out b --config {path} --size xs --train.steps 7 --model.depth 2"
         config = cli.parse(words.split()).run_config()
     assert (config.train.steps, config.train.seed) == (7, 3)
-    assert (config.model.width, config.model.depth, config.model.channels) == (64, 2, 3)
+    # --size wins over the file, and a dotted flag over --size
+    assert (config.model.width, config.model.depth, config.model.channels) == (256, 2, 3)
+
+
+def test_an_untrained_codec_is_refused(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(domains.TABLE, "toy-ring", ENTRY)
+        command = cli.parse("train --domain toy-ring --data a --out b".split())
+        with pytest.raises(Gen3dError, match=r"train\.codec_steps is 0"):
+            command.run_config()
 
 
 # ---- export and info
@@ -351,6 +360,7 @@ def test_train_then_sample_then_fine_tune(rings: Rings, tmp_path: Path) -> None:
     common = ["--data", str(data), "--quiet", "--train.batch_size", "8", "--train.steps", "6"]
     common += ["--train.log_every", "2"]
     small = ["--model.width", "32", "--model.depth", "1", "--model.heads", "2"]
+    small += ["--train.codec_steps", "2"]
     assert cli.main(["train", "--domain", "toy-ring", "--out", "run", *common, *small]) == 0
     assert len(Path("run/metrics.jsonl").read_text().splitlines()) == 3
     assert Rings(tmp_path / "run/checkpoint").sample("--n", "2") == 0

@@ -14,7 +14,6 @@ from gen3d.draws import Draws
 from gen3d.info import shipped
 from gen3d.locate import SHIPPED
 
-TINY = Path(__file__).parents[1] / "data" / "tiny" / "qm9.sdf"
 FOLDERS = sorted(path for path in SHIPPED.iterdir() if path.is_dir())
 
 
@@ -40,15 +39,15 @@ def test_molecules_are_valid_and_distinct() -> None:
 
 
 @pytest.mark.slow
-def test_the_model_listens_to_properties() -> None:
+def test_the_model_listens_to_properties(shared_data: Path) -> None:
     """Told a true property, it predicts molecules better than when told another molecule's.
 
     One at a time, as in training; the mean over all properties counts.
     """
     generator = gen3d.load("molecule", "cpu")
     domain = generator.domain
-    dataset = domain.dataset(TINY, "train")
-    items = [dataset[i % len(dataset)] for i in range(600)]
+    dataset = domain.dataset(shared_data / "molecules" / "qm9", "valid")
+    items = [dataset[i] for i in range(1000)]
     batch = domain.collate(items, None)
     config = replace(generator.config.diffusion, condition_dropout=0.0)
     draws = Draws(0, torch.arange(len(items)))
