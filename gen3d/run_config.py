@@ -34,6 +34,8 @@ class TrainConfig:
     """Peak learning rate of the transformer."""
     codec_learning_rate: float = 1e-3
     """Peak learning rate of the codec."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """"muon": the matrices of the blocks take Muon's steps, scaled to AdamW's size; the rest AdamW's."""
     betas: tuple[float, float] = (0.9, 0.95)
     """AdamW's decay rates of the first and second moment."""
     weight_decay: float = 0.0

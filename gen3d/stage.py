@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gen3d.draws import Draws
 from gen3d.errors import Gen3dError
 from gen3d.generator import Generator
+from gen3d.optim import Muon
 from gen3d.run_config import TrainConfig
 
 
@@ -38,7 +39,7 @@ class Stage:
         self.train_mode()
         self.loss = _Loss(generator, name, _autocast(config.precision, accelerator.device))
         self.objective = accelerator.prepare(self.loss)
-        self.optimizer = make_optimizer(self.named, config)
+        self.optimizers = make_optimizers(self.named, config)
         self.averages = {n: p.detach().clone() for n, p in self.named.items()}
         self.updates = 0
 
@@ -53,10 +54,11 @@ class Stage:
     def update(self, step: int) -> Tensor:
         """Move the parameters along their gradients, and the averages after them; returns the norm."""
         norm = nn.utils.clip_grad_norm_(self.named.values(), self.config.clip)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(step)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.rate(step)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         decay = min(self.config.ema, (1 + self.updates) / (10 + self.updates))
         values = [p.detach() for p in self.named.values()]
         torch._foreach_lerp_(list(self.averages.values()), values, 1 - decay)
@@ -85,10 +87,11 @@ class Stage:
             parameter.data, self.averages[name] = self.averages[name], parameter.data
 
     def save(self) -> tuple[dict[str, Tensor], dict[str, Tensor], int]:
-        """The averages, the optimizer's tensors by "parameter number.name", and the count of updates."""
+        """The averages, the optimizers' tensors by "optimizer.parameter number.name", the count of updates."""
         moments = {
-            f"{number}.{name}": tensor
-            for number, entry in self.optimizer.state_dict()["state"].items()
+            f"{which}.{number}.{name}": tensor
+            for which, optimizer in enumerate(self.optimizers)
+            for number, entry in optimizer.state_dict()["state"].items()
             for name, tensor in entry.items()
         }
         return self.averages, moments, self.updates
@@ -97,11 +100,12 @@ class Stage:
         """Take up what `save` returned."""
         for name, average in self.averages.items():
             average.copy_(averages[name])
-        state: dict[int, dict[str, Tensor]] = {}
+        states: list[dict[int, dict[str, Tensor]]] = [{} for _ in self.optimizers]
         for key, tensor in moments.items():
-            number, _, name = key.partition(".")
-            state.setdefault(int(number), {})[name] = tensor
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+            which, number, name = key.split(".")
+            states[int(which)].setdefault(int(number), {})[name] = tensor
+        for optimizer, state in zip(self.optimizers, states, strict=True):
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
         self.updates = updates
 
 
@@ -118,15 +122,25 @@ class _Loss(nn.Module):
             return loss(batch, draws)
 
 
-def make_optimizer(parameters: dict[str, nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW; weight decay falls on matrices only, not on biases, gains and embeddings of one row."""
-    matrices = [p for p in parameters.values() if p.ndim >= 2]
-    others = [p for p in parameters.values() if p.ndim < 2]
+def make_optimizers(parameters: dict[str, nn.Parameter], config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """AdamW, or with `optimizer: muon` Muon for the matrices of the blocks and AdamW for everything else.
+
+    Weight decay falls on matrices only, not on biases, gains and embeddings of one row.
+    """
+    muon = config.optimizer == "muon"
+    blocks = [p for n, p in parameters.items() if muon and p.ndim == 2 and ".blocks." in n]
+    chosen = {id(p) for p in blocks}
+    rest = [p for p in parameters.values() if id(p) not in chosen]
     groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], betas=config.betas, fused=True)
+    made: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW([g for g in groups if g["params"]], betas=config.betas, fused=True)
+    ]
+    if blocks:
+        made.append(Muon(blocks, weight_decay=config.weight_decay))
+    return made
 
 
 def _autocast(precision: str, device: torch.device) -> Callable[[], Any]:

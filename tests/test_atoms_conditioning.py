@@ -1,6 +1,7 @@
 """What users may ask of molecules and crystals, kept by generators that have learned nothing."""
 
 import itertools
+import math
 import re
 from collections import Counter
 from dataclasses import replace
@@ -19,10 +20,12 @@ from scipy.stats import chisquare
 from torch import nn
 
 from gen3d.config import load_yaml, merge
+from gen3d.domains.atoms.batch import SLOTS
 from gen3d.domains.atoms.codec import AtomsCodec
 from gen3d.domains.atoms.composition import MAX_ATOMS, NUMBERS, SYMBOLS, parse_element, parse_formula
 from gen3d.domains.atoms.conditioning import (
     AllowedElements,
+    ClosedShell,
     likeliest_counts,
     parse_elements,
     parse_properties,
@@ -31,7 +34,7 @@ from gen3d.domains.atoms.domain import AtomsDomain
 from gen3d.domains.atoms.layout import draw_sizes
 from gen3d.domains.atoms.native import from_native, to_mol
 from gen3d.domains.atoms.options import CrystalOptions, MoleculeOptions
-from gen3d.domains.atoms.statistics import ELEMENTS
+from gen3d.domains.atoms.statistics import ELEMENTS, DecodedAtoms
 from gen3d.domains.atoms.system import AtomicSystem
 from gen3d.draws import Draws
 from gen3d.errors import Gen3dError
@@ -258,6 +261,49 @@ class TestCompositions:
             assert sum(composition(made).values()) == 3
 
 
+class TestClosedShells:
+    """Against all assignments of hydrogen counts, tried one by one."""
+
+    NUMBERS = torch.tensor([6, 7, 8])
+
+    def raw(self, seed: int, real: int = 3) -> DecodedAtoms:
+        generator = torch.Generator().manual_seed(seed)
+        return DecodedAtoms(
+            torch.arange(3)[None] < real,
+            10.0 * torch.nn.functional.one_hot(self.NUMBERS, ELEMENTS + 1)[None],
+            torch.randn(1, 3, SLOTS + 1, generator=generator),
+            torch.zeros(1, 3, SLOTS, 3),
+            torch.zeros(1, 3, 3),
+            torch.zeros(1, 3, 3),
+        )
+
+    def choose(self, raw: DecodedAtoms, odd: float) -> tuple[int, ...]:
+        seen = torch.zeros(ELEMENTS + 1, dtype=torch.bool)
+        seen[self.NUMBERS] = True
+        counts = ClosedShell(seen, odd).finish(raw, torch.tensor([0])).count_logits.argmax(-1)
+        return tuple(counts[0, raw.mask[0]].tolist())
+
+    @pytest.mark.parametrize("odd", [0.0, 0.1, 0.3, 0.5, 1.0])
+    @pytest.mark.parametrize("real", [1, 2, 3])
+    def test_the_likeliest_counts_given_how_often_radicals_occur(self, odd: float, real: int) -> None:
+        for seed in range(20):
+            raw = self.raw(seed, real)
+            scores = raw.count_logits.log_softmax(-1)[0]
+            prior = [math.log(share) if share else -1e9 for share in (1 - odd, odd)]
+
+            def score(counts: tuple[int, ...]) -> float:
+                electrons = int(self.NUMBERS[:real].sum()) + sum(counts)
+                likelihood = sum(scores[n, k].item() for n, k in enumerate(counts))
+                return likelihood + prior[electrons % 2]
+
+            best = max(itertools.product(range(SLOTS + 1), repeat=real), key=score)
+            assert self.choose(raw, odd) == best
+
+    def test_every_molecule_has_an_even_number_of_electrons(self, molecules: Generator) -> None:
+        for made in molecules.sample(32, seed=3, steps=2):
+            assert sum(atom.GetAtomicNum() for atom in made.GetAtoms()) % 2 == 0
+
+
 class TestSizes:
     @pytest.mark.parametrize("num_atoms", [3, 5, 18])
     def test_the_number_of_atoms_is_exact(self, molecules: Generator, num_atoms: int) -> None:
@@ -334,8 +380,9 @@ class TestScaffolds:
         for system in made:
             assert system.numbers[:count].tolist() == numbers
             np.testing.assert_allclose(system.positions[:count], places, atol=1e-3)
-            assert (system.numbers > 1).sum() > count
         assert len({len(s) for s in made}) > 1
+        layout = molecules.domain.layout(MoleculeOptions(scaffold=str(path)), Draws(0, torch.arange(6)))
+        assert (layout.mask.sum(1) > count).all()
 
     @torch.no_grad()
     def test_what_sampling_moves_it_by_is_a_motion(self, molecules: Generator, tmp_path: Path) -> None:

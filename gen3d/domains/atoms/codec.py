@@ -18,7 +18,7 @@ arXiv 2510.11690). Coordinates are an explicit latent because learned ones end u
 
 import itertools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -101,9 +101,6 @@ class AtomsCodec(StatisticsCodec):
             "element": ELEMENTS + 1,
             "count": (SLOTS + 1) * self.pooled,
             "hydrogens": 3 * SLOTS * self.pooled,
-            "position": widths["position"],
-            "torus": widths["torus"],
-            "lattice": widths["lattice"],
         }
         self.decoder = DiffusionTransformer(
             TransformerConfig(
@@ -135,63 +132,40 @@ class AtomsCodec(StatisticsCodec):
 
     def decode(self, tokens: Tokens) -> DecodedAtoms:
         """Everything but the choice of elements and hydrogen counts, which the caller may constrain."""
-        decoded, lattice = self._decode(tokens)
-        if not self.slices["lattice"].stop > self.slices["lattice"].start:
-            return decoded
-        return replace(decoded, cells=lattice_cells(lattice, tokens.mask.sum(1)))
-
-    def _decode(self, tokens: Tokens) -> tuple[DecodedAtoms, Tensor]:
-        """The decoder's outputs without cells, and the lattice parameters (B, 6), or (B, 0) without."""
         x, mask = tokens.x, tokens.mask
-        ones = torch.ones(len(x), device=x.device)
-        raw = self.decoder(x, ones, mask=mask)
+        raw = self.decoder(x, torch.ones(len(x), device=x.device), mask=mask)
         assert isinstance(raw, Tensor)
         out = dict(zip(self.outputs, raw.float().split(list(self.outputs.values()), -1), strict=True))
         count_logits, hydrogens = out["count"], out["hydrogens"].unflatten(-1, (-1, 3))
         if not self.pooled:
             count_logits = F.one_hot(torch.zeros_like(mask, dtype=torch.long), SLOTS + 1).float()
             hydrogens = x.new_zeros(*mask.shape, SLOTS, 3)
-        # Coordinates are corrections of what the latent already says.
-        cos, sin = self._explicit("torus", x, out["torus"]).chunk(2, -1)
-        fractional = (
-            torch.atan2(sin, cos) / (2 * math.pi) % 1.0 if cos.shape[-1] else x.new_zeros(*mask.shape, 3)
-        )
-        lattice = self._explicit("lattice", x, out["lattice"])
-        position = self._explicit("position", x, out["position"])
-        decoded = DecodedAtoms(
-            mask=mask,
-            element_logits=out["element"],
-            count_logits=count_logits,
-            hydrogens=hydrogens,
-            positions=position if position.shape[-1] else x.new_zeros(*mask.shape, 3),
-            fractional=fractional if cos.shape[-1] else x.new_zeros(*mask.shape, 3),
-        )
-        return decoded, masked_mean(lattice, mask)
+        # Geometry is what the latent says: corrections would blur what the sampler has settled.
+        geometry = {name: x[..., part] for name, part in self.slices.items() if part.stop > part.start}
+        position = fractional = x.new_zeros(*mask.shape, 3)
+        cells = None
+        if "position" in geometry:
+            position = geometry["position"]
+        if "torus" in geometry:
+            cos, sin = geometry["torus"].chunk(2, -1)
+            fractional = torch.atan2(sin, cos) / (2 * math.pi) % 1.0
+            cells = lattice_cells(masked_mean(geometry["lattice"], mask), mask.sum(1))
+        return DecodedAtoms(mask, out["element"], count_logits, hydrogens, position, fractional, cells)
 
     def loss(self, batch: AtomsBatch, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
-        """Cross-entropies plus squared errors (angstrom, angstrom and lattice units) under latent noise.
+        """Cross-entropies plus squared errors of hydrogens (square angstrom) under latent noise.
 
         Hydrogens of one atom have no order: the best assignment of slots counts.
         """
         tokens = self.encode(batch)
-        noisy = tokens.with_values(tokens.x + self._noise(tokens.x, draws))
-        decoded, lattice = self._decode(noisy)
-        mask, periodic = batch.mask, batch.periodic
+        decoded = self.decode(tokens.with_values(tokens.x + self._noise(tokens.x, draws)))
+        mask = batch.mask
         parts = {"element": masked_mean(_cross_entropy(decoded.element_logits, batch.numbers), mask)}
         if self.pooled:
             parts["count"] = masked_mean(_cross_entropy(decoded.count_logits, batch.hydrogen_counts), mask)
             errors = _assignment_error(decoded.hydrogens, batch.hydrogens, batch.hydrogen_slots)
             carried = batch.hydrogen_counts.sum(1).clamp(min=1)
             parts["hydrogens"] = (errors * mask).sum(1) / carried
-        if self.slices["position"].stop:
-            errors = (decoded.positions - batch.positions).square().sum(-1)
-            parts["position"] = masked_mean(errors, mask) * ~periodic
-        if lattice.shape[-1]:
-            # Wrapped: the error is the shorter way round the cell, made smooth by the chord.
-            gap = 2 * math.pi * (decoded.fractional - batch.fractional)
-            chord = (2 - 2 * torch.cos(gap)) / (2 * math.pi) ** 2
-            parts["fractional"] = masked_mean(chord.sum(-1), mask) * periodic
-            parts["lattice"] = (lattice - batch.lattice).square().mean(-1) * periodic
         # Every part is a mean over samples, so that halves of a batch average to the whole.
         means = {name: value.mean() for name, value in parts.items()}
         loss = torch.stack([WEIGHTS[name] * value for name, value in means.items()]).sum()
@@ -223,22 +197,9 @@ class AtomsCodec(StatisticsCodec):
             noise[..., part] *= strength
         return noise
 
-    def _explicit(self, name: str, x: Tensor, correction: Tensor) -> Tensor:
-        return x[..., self.slices[name]] + CORRECTION_SCALE * correction
 
-
-WEIGHTS = {
-    "element": 1.0,
-    "count": 1.0,
-    "hydrogens": 10.0,
-    "position": 10.0,
-    "fractional": 100.0,  # a unit of it is a cell edge of a few angstrom
-    "lattice": 10.0,
-}
-"""Weights of the parts of the loss; the ratios of ADiT's (lengths in nanometres there)."""
-
-CORRECTION_SCALE = 0.1
-"""Corrections of coordinates are small beside the outputs that need unit scale."""
+WEIGHTS = {"element": 1.0, "count": 1.0, "hydrogens": 10.0}
+"""Weights of the parts of the loss; ADiT's ratio of lengths to classes."""
 
 PERMUTATIONS = torch.tensor(list(itertools.permutations(range(SLOTS))))
 

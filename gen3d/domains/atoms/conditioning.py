@@ -5,6 +5,7 @@ prediction of the sampler to the nearest one that has them. For channels that ar
 is exact: they follow the path from their own noise to the known value.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,9 @@ from gen3d.errors import Gen3dError
 
 FREE = -1e4
 """Logit of what is not allowed; finite, so that softmax over nothing allowed does not occur."""
+
+TINY = 1e-30
+"""Share of what the training data does not hold."""
 
 SOFTNESS = 0.5
 """Width, in latent units, of the soft choice among allowed elements while sampling."""
@@ -129,6 +133,43 @@ class TotalHydrogens:
         return replace(raw, count_logits=logits)
 
 
+@dataclass(frozen=True)
+class ClosedShell:
+    """Radicals are as rare as in the training data.
+
+    Elements and hydrogen counts are chosen atom by atom, each from its own distribution, and one that
+    falls the other way makes a radical of a molecule. The counts chosen here are the likeliest when the
+    parity of the number of electrons counts too: where they are unlikely of that parity, the hydrogen count
+    that can be changed at the least cost is changed.
+
+    Attributes:
+        elements_seen: (ELEMENTS + 1,) True for the elements to choose from.
+        odd: share of the training molecules with an odd number of electrons.
+    """
+
+    elements_seen: Tensor
+    odd: float
+
+    def finish(self, raw: DecodedAtoms, rows: Tensor) -> DecodedAtoms:
+        numbers = raw.element_logits.masked_fill(~self.elements_seen.to(raw.mask.device), -torch.inf).argmax(
+            -1
+        )
+        scores = raw.count_logits.log_softmax(-1)
+        likeliest, counts = scores.max(-1)
+        electrons = ((numbers + counts) * raw.mask).sum(-1)
+        options = torch.arange(scores.shape[-1], device=scores.device)
+        same_parity = (options - counts[..., None]) % 2 == 0
+        best, other = scores.masked_fill(same_parity, -torch.inf).max(-1)
+        cost, token = (likeliest - best).masked_fill(~raw.mask, torch.inf).min(-1)
+        even_gain = math.log(max(1 - self.odd, TINY)) - math.log(max(self.odd, TINY))
+        gain = torch.where(electrons % 2 == 1, even_gain, -even_gain)
+        change = (cost < gain).nonzero()[:, 0]
+        logits = raw.count_logits.clone()
+        logits[change, token[change]] = FREE
+        logits[change, token[change], other[change, token[change]]] = 0.0
+        return replace(raw, count_logits=logits)
+
+
 def likeliest_counts(scores: np.ndarray, total: int) -> np.ndarray:
     """Counts c_n with sum `total` and the largest sum of scores[n, c_n].
 
@@ -219,7 +260,7 @@ Constraint = GivenElements | AllowedElements | Scaffold
 
 
 def combine(
-    codec: AtomsCodec, constraints: Sequence[Constraint], hydrogens: TotalHydrogens | None
+    codec: AtomsCodec, constraints: Sequence[Constraint], hydrogens: TotalHydrogens | ClosedShell | None
 ) -> tuple[Callable[[Tensor, Tensor], Tensor] | None, Callable[[DecodedAtoms, Tensor], DecodedAtoms] | None]:
     """`Layout.constrain` and `Layout.finish` that keep all of the constraints."""
     if not constraints and hydrogens is None:

@@ -167,6 +167,10 @@ class AtomsDomain(GenerativeDomain):
                 symbols = ", ".join(SYMBOLS[number] for number in strange)
                 raise Gen3dError(f"the model has not seen {symbols}: it cannot be fine-tuned on this data")
             codec.elements_seen[present] = True
+            if kind == "molecule":
+                owner = np.repeat(np.arange(len(part)), part.sizes)
+                electrons = np.bincount(owner, weights=part.numbers, minlength=len(part))
+                codec.odd_electrons.fill_(float((electrons % 2).mean()))
             values.append(_columns(part, self.config.properties))
         if self.config.properties and fresh:
             table = np.concatenate(values)

@@ -11,6 +11,7 @@ from gen3d.domains.atoms.codec import AtomsCodec
 from gen3d.domains.atoms.composition import parse_formula
 from gen3d.domains.atoms.conditioning import (
     AllowedElements,
+    ClosedShell,
     Constraint,
     GivenElements,
     Scaffold,
@@ -75,7 +76,10 @@ def molecule_layout(scheme: ConditionScheme, options: MoleculeOptions, draws: Dr
     else:
         sizes = draw_sizes(histogram, draws, num_atoms=options.num_atoms)
     told = parse_properties(options.property, scheme.properties)
-    fixed = TotalHydrogens(sizes[1]) if hydrogens_given and codec.pooled else None
+    fixed: TotalHydrogens | ClosedShell | None = None
+    if codec.pooled:
+        odd = float(codec.odd_electrons)
+        fixed = TotalHydrogens(sizes[1]) if hydrogens_given else ClosedShell(codec.elements_seen, odd)
     return _layout(
         scheme, sizes, constraints, fixed, told, periodic=False, tell_hydrogens=options.scaffold is None
     )
@@ -210,7 +214,7 @@ def _layout(
     scheme: ConditionScheme,
     sizes: Sizes,
     constraints: list[Constraint],
-    fixed: TotalHydrogens | None,
+    fixed: TotalHydrogens | ClosedShell | None,
     told: dict[str, float],
     *,
     periodic: bool,

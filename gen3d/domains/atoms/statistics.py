@@ -23,12 +23,14 @@ class StatisticsCodec(Codec):
     Attributes:
         pooled: whether molecules' hydrogens are pooled into the atoms they sit on.
         elements_seen: (ELEMENTS + 1,) True for atomic numbers that the training data holds.
+        odd_electrons: share of the training molecules with an odd number of electrons.
         property_mean: (P,) mean of each property over the training data.
         property_std: (P,) its standard deviation.
     """
 
     pooled: bool
     elements_seen: Tensor
+    odd_electrons: Tensor
     property_mean: Tensor
     property_std: Tensor
 
@@ -38,6 +40,7 @@ class StatisticsCodec(Codec):
             empty = torch.zeros(MAX_TOKENS + 1, MAX_HYDROGENS + 1, dtype=torch.int32)
             self.register_buffer(f"{kind}_histogram", empty)
         self.register_buffer("elements_seen", torch.zeros(ELEMENTS + 1, dtype=torch.bool))
+        self.register_buffer("odd_electrons", torch.zeros(()))
         self.register_buffer("property_mean", torch.zeros(properties))
         self.register_buffer("property_std", torch.ones(properties))
 
