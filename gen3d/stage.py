@@ -87,7 +87,7 @@ class Stage:
             parameter.data, self.averages[name] = self.averages[name], parameter.data
 
     def save(self) -> tuple[dict[str, Tensor], dict[str, Tensor], int]:
-        """The averages, the optimizers' tensors by "optimizer.parameter number.name", the count of updates."""
+        """The averages, the tensors of the optimizers by "optimizer.parameter.name", the count of updates."""
         moments = {
             f"{which}.{number}.{name}": tensor
             for which, optimizer in enumerate(self.optimizers)

@@ -70,12 +70,10 @@ def test_every_parameter_has_one_optimizer(name: str) -> None:
         "core.blocks.0.mlp.up.bias": nn.Parameter(torch.zeros(4)),
     }
     made = make_optimizers(parameters, TrainConfig(optimizer=name))  # type: ignore[arg-type]
-    owners = {
-        id(p): type(optimizer).__name__
-        for optimizer in made
-        for g in optimizer.param_groups
-        for p in g["params"]
-    }
+    owners = {}
+    for optimizer in made:
+        for group in optimizer.param_groups:
+            owners |= {id(p): type(optimizer).__name__ for p in group["params"]}
     assert [owners[id(p)] for p in parameters.values()] == [
         "AdamW",
         "Muon" if name == "muon" else "AdamW",
