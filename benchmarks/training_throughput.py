@@ -18,7 +18,7 @@ from gen3d.config import load_yaml
 from gen3d.draws import Draws
 from gen3d.generator import Generator
 from gen3d.run_config import run_config
-from gen3d.stage import make_optimizer
+from gen3d.stage import make_optimizers
 
 EDGE = 2048
 """Size of the square matrix product that stands for what the machine can do."""
@@ -40,13 +40,17 @@ def main() -> None:
     generator.domain.fit(dataset)
     index = torch.arange(config.train.batch_size)
     batch = generator.domain.collate([dataset[i] for i in index.tolist()], Draws(0, index))
-    optimizer = make_optimizer(dict(generator.core.named_parameters()), config.train)
-    optimizer.param_groups[0]["lr"] = config.train.learning_rate
+    core = {name: p for name, p in generator.named_parameters() if name.startswith("core.")}
+    optimizers = make_optimizers(core, config.train)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = config.train.learning_rate
 
     def step() -> None:
-        optimizer.zero_grad()
+        generator.zero_grad()
         generator.prior_loss(batch, Draws(0, index))[0].backward()
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
 
     step()
     with FlopCounterMode(display=False) as counter:

@@ -28,7 +28,7 @@ FLOORS = [
         "version",
         "weights",
     },
-    {"nn", "diffusion", "fields"},
+    {"nn", "diffusion", "fields", "optim"},
     {"domains"},
     {"generator", "locate"},
     {"train", "run_config", "stage", "evaluate", "viz", "info"},

@@ -232,7 +232,7 @@ class TestSymmetryOfTheCodec:
         for i, system in enumerate(chosen):
             alone = codec.encode(pooled_batch([system]))
             size = alone.x.shape[1]
-            np.testing.assert_allclose(together.x[i, :size], alone.x[0], atol=1e-6)
+            np.testing.assert_allclose(together.x[i, :size], alone.x[0], atol=5e-6)  # float32 rounding
             assert not together.x[i, size:].any()
             for name, value in fields(codec.decode(alone)).items():
                 whole = decoded[name][i] if name == "cells" else decoded[name][i, :size]

@@ -7,13 +7,14 @@ The latent of a token is explicit where geometry already is a good latent, and l
 | position    | molecules   | Cartesian coordinates, angstrom                                            |
 | torus       | crystals    | cos and sin of 2 pi times the fractional coordinates: no seam at the cell   |
 | lattice     | crystals    | six lattice parameters, the same in every token; decoding averages them    |
-| element     | both        | learned vector of the element, normalised                                  |
+| element     | both        | learned vector of the element, normalised; alike elements begin as neighbours |
 | hydrogen    | molecules   | learned code of the hydrogens a token carries, normalised                  |
 
-The decoder is a transformer that reads noisy latents, so that it forgives what the sampler gets
-slightly wrong: a robust bottleneck in place of a KL term (cf. the noise-augmented decoders of RAE,
-arXiv 2510.11690). Coordinates are an explicit latent because learned ones end up as the identity
-(GeoLDM, arXiv 2305.01140, keeps its encoder untrained).
+The decoder is a transformer that names elements and places hydrogens. It is trained on noisy latents,
+so that it forgives what the sampler gets slightly wrong: a robust bottleneck in place of a KL term (cf. the
+noise-augmented decoders of RAE, arXiv 2510.11690). Coordinates are an explicit latent because learned
+ones end up as the identity (GeoLDM, arXiv 2305.01140, keeps its encoder untrained), and the decoder
+leaves them alone: one that corrects them for noise moves atoms that need no correction.
 """
 
 import itertools
@@ -26,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gen3d.domains.atoms.batch import SLOTS, AtomsBatch
+from gen3d.domains.atoms.elements import element_vectors
 from gen3d.domains.atoms.lattice import lattice_cells
 from gen3d.domains.atoms.statistics import ELEMENTS, DecodedAtoms, Kind, StatisticsCodec
 from gen3d.domains.base import ChannelGroup
@@ -51,14 +53,15 @@ class CodecConfig:
     heads: int = 6
     """Attention heads of the decoder."""
     position_noise: float = 0.15
-    """Largest standard deviation of the noise on coordinates in training, angstrom."""
+    """Largest standard deviation of the noise on coordinates that the decoder sees in training, angstrom."""
     torus_noise: float = 0.15
     """The same on the torus channels and, a fifth of it, on the lattice channels."""
     content_noise: float = 0.6
     """The same on the element and hydrogen channels, whose values have unit variance."""
     content_scale: float = 0.4
     """Standard deviation of normalised element and hydrogen channels beside 1 of the geometry: the
-    smaller, the later in sampling they are decided (EDM, arXiv 2203.17003, scales types by 0.25)."""
+    smaller, the later in sampling they are decided (EDM, arXiv 2203.17003, scales types by 0.25). Crystals
+    do better with 2, composition first."""
 
     def __post_init__(self) -> None:
         # One normalised channel would be constant.
@@ -92,7 +95,9 @@ class AtomsCodec(StatisticsCodec):
         self.channels = sum(widths.values())
         self.geometry_channels = widths["position"] + widths["torus"]
         self.channel_groups = _groups(widths, config.content_scale)
-        self.element_table = nn.Embedding(ELEMENTS + 1, config.element_channels)
+        self.element_table = nn.Embedding.from_pretrained(
+            element_vectors(config.element_channels), freeze=False
+        )
         if self.pooled:
             self.hydrogen_sites = _mlp(3, 64, 64)
             self.hydrogen_counts = nn.Embedding(SLOTS + 1, 64)

@@ -1,0 +1,143 @@
+"""Which choices matter: small models, alike but for one choice, trained for equally many minutes.
+
+python benchmarks/ablations.py configs/molecule.yaml --data data/qm9 --out benchmarks/molecule_ablations.json
+
+Every variant is a quarter of the configuration's transformer, on the codec of the shipped checkpoint where
+the variant does not change it (otherwise of one trained by the variant itself, within its minutes). What is
+measured are samples, against the validation split; the test split is not looked at.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gen3d import checkpoint
+from gen3d.config import load_yaml, merge
+from gen3d.draws import Draws
+from gen3d.files import atomic_write
+from gen3d.generator import Generator
+from gen3d.locate import locate
+from gen3d.run_config import RunConfig, run_config
+from gen3d.train import train
+
+SMALL = {
+    "model": {"width": 128, "depth": 4, "heads": 4},
+    "train": {"batch_size": 128, "warmup": 50, "ema": 0.995},
+}
+STEPS_OF_A_CODEC = 500
+
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "molecule": {
+        "default": {},
+        "adamw": {"train": {"optimizer": "adamw", "learning_rate": 0.001}},
+        "no self-conditioning": {"diffusion": {"self_condition_rate": 0.0}},
+        "random rotations": {"domain_config": {"canonical_frame": False}},
+        "noise paired at random": {"diffusion": {"coupling": "independent"}},
+        "no distances": {"model": {"positions": "none", "axes": 0, "position_channels": 0}},
+        "content as large as geometry": {"domain_config": {"codec": {"content_scale": 1.0}}},
+        "earlier times": {"diffusion": {"time_mean": 0.0, "time_std": 1.0}},
+        "velocity predicted": {"diffusion": {"prediction": "v"}},
+        "hydrogens as tokens": {"domain_config": {"codec": {"hydrogen_channels": 0}}},
+    },
+    "crystal": {
+        "default": {},
+        "adamw": {"train": {"optimizer": "adamw", "learning_rate": 0.001}},
+        "no self-conditioning": {"diffusion": {"self_condition_rate": 0.0}},
+        "elements decided late": {"domain_config": {"codec": {"content_scale": 0.5}}},
+        "noise paired at random": {"diffusion": {"coupling": "independent"}},
+        "no distances": {"model": {"positions": "none", "axes": 0, "position_channels": 0}},
+    },
+}
+MEASURES = {
+    "molecule": ("validity", "uniqueness", "atom_stability", "molecule_stability", "validity_edm"),
+    "crystal": (
+        "validity",
+        "structure_validity",
+        "composition_validity",
+        "composition_uniqueness",
+        "element_count_w1",
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--samples", type=int, default=500)
+    parser.add_argument("--variants", nargs="*", help="names of some variants; default all")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    values = merge(load_yaml(arguments.config), SMALL)
+    variants = VARIANTS[values["domain"]]
+    torch.set_num_threads(1)
+
+    report = {
+        "config": str(arguments.config),
+        "minutes_each": arguments.minutes,
+        "samples": arguments.samples,
+        "threads": 1,
+        "variants": {},
+    }
+    if arguments.out.is_file():
+        report["variants"] = json.loads(arguments.out.read_text())["variants"]
+    for name in arguments.variants or variants:
+        report["variants"][name] = measure(merge(values, variants[name]), arguments)
+        print(name, json.dumps(report["variants"][name]), flush=True)
+        with atomic_write(arguments.out) as temporary:
+            temporary.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def measure(values: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
+    """Train one variant for the given minutes, sample from it and measure the samples."""
+    with tempfile.TemporaryDirectory() as folder:
+        start, codec_steps = begin(values, arguments.data, Path(folder) / "start")
+        # The rate must reach zero when the minutes end, so a few steps tell how many there will be.
+        probe = merge(values, {"train": {"codec_steps": codec_steps, "steps": codec_steps + 60}})
+        began = time.monotonic()
+        train(run_config(probe), arguments.data, Path(folder) / "probe", init_from=start, progress=False)
+        lines = (Path(folder) / "probe" / "metrics.jsonl").read_text().splitlines()
+        last = json.loads(lines[-1])
+        rate = last["samples_per_second"] / probe["train"]["batch_size"]
+        spent = time.monotonic() - began if codec_steps else 0.0
+        steps = codec_steps + int(rate * max(60 * arguments.minutes - spent, 1))
+        config = run_config(merge(probe, {"train": {"steps": steps, "checkpoint_minutes": 60.0}}))
+        out = Path(folder) / "run"
+        train(config, arguments.data, out, init_from=start, progress=False)
+        generator = Generator.from_pretrained(out / "checkpoint", "cpu")
+        samples = generator.sample(arguments.samples, seed=0, progress=False)
+        reference = generator.domain.reference(arguments.data, "valid")
+        found = {m.name: m.value for m in generator.domain.metrics(samples, reference, workers=1)}
+        return {"steps": steps, **{name: found[name] for name in MEASURES[values["domain"]]}}
+
+
+def begin(values: dict[str, Any], data: str, folder: Path) -> tuple[Path, int]:
+    """A checkpoint with an untrained transformer; and how many steps its codec must still be trained."""
+    config: RunConfig = run_config(values)
+    torch.manual_seed(0)
+    generator = Generator(config.generator())
+    tensors, shipped = checkpoint.read(locate(config.domain))
+    own = generator.state_dict()
+    codec = {name: tensor for name, tensor in tensors.items() if name.startswith("codec.")}
+    fits = all(name in own and own[name].shape == tensor.shape for name, tensor in codec.items())
+    frame = "canonical_frame"  # a decoder knows the orientations it was trained on
+    fits &= shipped["domain_config"].get(frame) == config.domain_config.get(frame)
+    if fits:
+        for name, tensor in codec.items():
+            own[name].copy_(tensor)
+        dataset = generator.domain.dataset(data, "train")
+        index = torch.arange(2048)
+        batch = generator.domain.collate([dataset[i] for i in index.tolist()], Draws(0, index))
+        generator.fit_latents([batch])
+    generator.save_pretrained(folder)
+    return folder, 0 if fits else STEPS_OF_A_CODEC
+
+
+if __name__ == "__main__":
+    main()
