@@ -20,7 +20,7 @@ from gen3d.draws import Draws
 from gen3d.errors import Gen3dError
 from gen3d.locate import locate
 from gen3d.nn.transformer import DiffusionTransformer, TransformerConfig
-from gen3d.tokens import Tokens
+from gen3d.tokens import Tokens, centred
 from gen3d.types import Conditions
 from gen3d.version import __version__
 
@@ -324,6 +324,8 @@ class Generator(nn.Module):
         diffusion, channels = self.config.diffusion, self.codec.channels
         # Noise of token n is the n-th of its sample's stream, so that cropping padding changes none.
         noise = draws.normal("sampling", layout.mask.shape[1], channels) * layout.mask[..., None]
+        if diffusion.centred_noise:
+            noise = centred(noise, layout.mask)
         denoise: Denoiser = self._denoiser(layout, layout.conditions)
         if settings.guidance != 1 and layout.conditions:
             free = self._denoiser(layout, {})

@@ -41,3 +41,8 @@ def masked_mean(values: Tensor, mask: TokenMask) -> Tensor:
     """Mean over the real tokens of `values` (B, N, ...) -> (B, ...); every set needs one token."""
     weights = mask.reshape(*mask.shape, *[1] * (values.ndim - 2)).to(values.dtype)
     return (values * weights).sum(1) / weights.sum(1)
+
+
+def centred(values: Tensor, mask: TokenMask) -> Tensor:
+    """`values` (B, N, C) without the mean of each set's real tokens; padding is zero."""
+    return (values - masked_mean(values, mask)[:, None]) * mask[..., None]

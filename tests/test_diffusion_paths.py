@@ -209,6 +209,32 @@ def test_times_follow_their_law():
     assert stats.kstest(sample_times(DiffusionConfig(time="uniform"), draws), "uniform").pvalue > 1e-3
 
 
+def test_times_stay_in_their_range():
+    draws = Draws(0, torch.arange(4000))
+    t = sample_times(DiffusionConfig(time="uniform", time_range=(0.2, 0.7)), draws)
+    assert stats.kstest(t, stats.uniform(0.2, 0.5).cdf).pvalue > 1e-3
+    with pytest.raises(ValueError, match=r"time_range is \(0.5, 0.5\)"):
+        DiffusionConfig(time_range=(0.5, 0.5))
+
+
+def test_centred_noise_has_no_mean_over_the_real_tokens():
+    draws = Draws(0, torch.arange(2000))
+    mask = torch.arange(5) < torch.arange(2000)[:, None] % 5 + 1
+    tokens = Tokens(torch.zeros(2000, 5, 2), mask)
+    seen = []
+
+    def network(x, t, **_):
+        seen.append(x / (1 - t)[:, None, None])  # the data are zero: this is the noise
+        return torch.zeros_like(x)
+
+    diffusion_loss(network, tokens, {}, DiffusionConfig(self_condition_rate=0, centred_noise=True), draws)
+    (noise,) = seen
+    assert (noise * mask[..., None]).sum(1).abs().max() < 1e-5
+    several = mask.sum(1) == 5
+    # Taking out the mean leaves (n - 1) / n of the variance.
+    assert noise[several].var().item() == pytest.approx(4 / 5, rel=0.05)
+
+
 def test_shift_multiplies_the_noise_to_data_ratio():
     """t' = s t / (1 + (s-1) t) in noise time is the odds times s."""
     t = torch.linspace(0.1, 0.9, 9)

@@ -12,7 +12,7 @@ from gen3d.diffusion.paths import LinearPath, VariancePreservingPath
 from gen3d.draws import Draws
 from gen3d.errors import require
 from gen3d.nn.embeddings import drop_conditions
-from gen3d.tokens import Tokens, masked_mean
+from gen3d.tokens import Tokens, centred, masked_mean
 from gen3d.types import Conditions, TokenMask
 
 
@@ -34,6 +34,8 @@ class DiffusionConfig:
     """Mean of logit t; negative for more noise."""
     time_std: float = 1.0
     """Standard deviation of logit t."""
+    time_range: tuple[float, float] = (0.0, 1.0)
+    """Times are drawn from this part of [0, 1]."""
     time_shift: float = 1.0
     """s in 1-t -> s(1-t) / (1 + (s-1)(1-t)); above 1 for more noise, as high-dimensional tokens need."""
     self_condition_rate: float = 0.5
@@ -42,6 +44,13 @@ class DiffusionConfig:
     """Chance that a condition is replaced by null, for each condition and sample."""
     coupling: Literal["independent", "optimal"] = "independent"
     """Noise paired with data at random, or by the optimal assignment of tokens within a sample."""
+    centred_noise: bool = False
+    """Take the mean over a sample's tokens out of its noise, in training and sampling."""
+
+    def __post_init__(self) -> None:
+        first, last = self.time_range
+        if not 0 <= first < last <= 1:
+            raise ValueError(f"time_range is {self.time_range}; allowed: 0 <= first < last <= 1")
 
 
 @dataclass(frozen=True)
@@ -121,6 +130,8 @@ def diffusion_loss(
     path, x1 = config.path, tokens.x
     t = sample_times(config, draws).to(x1.device)
     x0 = draws.normal("noise", *x1.shape[1:]).to(x1)
+    if config.centred_noise:
+        x0 = centred(x0, tokens.mask)
     if config.coupling == "optimal":
         x0 = optimal_coupling(x0, x1, tokens.mask)
     x_t = path.interpolate(x1, x0, t)
@@ -160,7 +171,8 @@ def sample_times(config: DiffusionConfig, draws: Draws) -> Tensor:
         t = draws.uniform("time")
     else:
         t = torch.sigmoid(config.time_mean + config.time_std * draws.normal("time"))
-    return shift_times(t, config.time_shift)
+    first, last = config.time_range
+    return shift_times(first + (last - first) * t, config.time_shift)
 
 
 def shift_times(t: Tensor, shift: float) -> Tensor:
