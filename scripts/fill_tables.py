@@ -1,0 +1,138 @@
+"""Write the measured numbers of benchmarks/*.json into the README, the pages and the model cards.
+
+python scripts/fill_tables.py
+
+A table stands between `<!-- table NAME -->` and `<!-- end -->`; NAME is a key of `TABLES`. The metrics in the
+front matter of a model card are replaced as well. Nothing else of a file changes.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+CARDS = {name: ROOT / "gen3d" / "weights" / name / "README.md" for name in ("molecule", "crystal")}
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *CARDS.values()]
+TABLE = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+METRICS = re.compile(r"    metrics:\n(?:    - .*\n)+")
+
+
+def report(name: str) -> dict[str, Any]:
+    return json.loads((ROOT / "benchmarks" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def rows(*lines: tuple[str, ...]) -> str:
+    """A Markdown table; the first line is its head."""
+    head, *body = lines
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, ("---",) * len(head), *body)) + "\n"
+
+
+def quality(name: str, *, definitions: bool) -> str:
+    found = {key: metric for key, metric in report(name)["metrics"].items() if metric["value"] is not None}
+    lines = [("metric", "value", "95% interval", "definition")]
+    for key, metric in found.items():
+        between = "{:.4g} to {:.4g}".format(*metric["interval"]) if metric.get("interval") else ""
+        lines.append((key, f"{metric['value']:.4g}", between, metric["definition"].replace("|", "/")))
+    return rows(*(line if definitions else line[:3] for line in lines))
+
+
+def chosen(name: str, prefix: str, *, definitions: bool = True) -> str:
+    """The metrics of a report whose names begin with `prefix`."""
+    lines = [("metric", "value", "definition")]
+    for key, metric in report(name)["metrics"].items():
+        if key.startswith(prefix) and not key.endswith("_of_all") and metric["value"] is not None:
+            lines.append((key, f"{metric['value']:.4g}", metric["definition"].replace("|", "/")))
+    return rows(*(line if definitions else line[:2] for line in lines))
+
+
+def ablations(name: str) -> str:
+    variants = report(name)["variants"]
+    keys = list(next(iter(variants.values())))
+    lines = [("variant", *keys)]
+    lines += [(variant, *(f"{found[key]:.4g}" for key in keys)) for variant, found in variants.items()]
+    return rows(*lines)
+
+
+def molecules_beside_adit() -> str:
+    found, codec = report("molecule_quality")["metrics"], report("molecule_reconstruction")
+
+    def value(key: str) -> str:
+        return f"{found[key]['value']:.1f}"
+
+    return rows(
+        ("", "gen3d, shipped", "ADiT, QM9 only"),
+        ("validity (DetermineBonds, connected), %", value("validity"), "92.2"),
+        ("uniqueness among valid, %", value("uniqueness"), "97.8"),
+        ("novelty among unique valid, %", value("novelty"), ""),
+        ("atom stability (EDM rule), %", value("atom_stability"), ""),
+        ("molecule stability (EDM rule), %", value("molecule_stability"), ""),
+        ("reconstruction: match, %", f"{codec['match_percent']:.1f}", "97.2"),
+        ("reconstruction: RMSD, angstrom", f"{codec['rmsd']:.3f}", "0.075"),
+        ("parameters", "4.5 M", "84 M"),
+    )
+
+
+def crystals_beside_adit() -> str:
+    found = report("crystal_quality")["metrics"]
+
+    def value(key: str) -> str:
+        return f"{found[key]['value']:.1f}"
+
+    return rows(
+        ("", "gen3d, shipped", "ADiT"),
+        ("overall validity (0.5 angstrom and SMACT), %", value("validity"), "90.1"),
+        ("structural validity, %", value("structure_validity"), "99.6"),
+        ("composition validity, %", value("composition_validity"), "90.5"),
+        (
+            "novelty (StructureMatcher) among valid, %",
+            value("valid_novelty"),
+            "26 (LeMat-GenBench, another reference set)",
+        ),
+        ("distinct, valid and novel, of all samples, %", value("valid_unique_novel"), ""),
+        ("composition uniqueness, %", value("composition_uniqueness"), "77"),
+        ("parameters", "4.1 M", "180 M"),
+    )
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "molecules_beside_adit": molecules_beside_adit,
+    "crystals_beside_adit": crystals_beside_adit,
+    "molecule_quality": lambda: quality("molecule_quality", definitions=False),
+    "crystal_quality": lambda: quality("crystal_quality", definitions=False),
+    "molecule_quality_defined": lambda: quality("molecule_quality", definitions=True),
+    "crystal_quality_defined": lambda: quality("crystal_quality", definitions=True),
+    "molecule_posebusters": lambda: chosen("molecule_posebusters", "posebusters", definitions=False),
+    "molecule_xtb": lambda: chosen("molecule_xtb", "xtb"),
+    "crystal_energy": lambda: chosen("crystal_energy", "chgnet"),
+    "structure_prediction": lambda: chosen("structure_prediction", ""),
+    "molecule_ablations": lambda: ablations("molecule_ablations"),
+    "crystal_ablations": lambda: ablations("crystal_ablations"),
+}
+
+
+def main() -> None:
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        new = TABLE.sub(lambda match: match[1] + TABLES[match[2]]() + match[3], text)
+        if new != text:
+            page.write_text(new, encoding="utf-8")
+            print(page.relative_to(ROOT))
+    for name, card in CARDS.items():
+        text = card.read_text(encoding="utf-8")
+        head, *rest = METRICS.split(text, maxsplit=1)
+        card.write_text(head + front_matter(name) + "".join(rest), encoding="utf-8")
+
+
+def front_matter(name: str) -> str:
+    """The lines from which the hub and `gen3d info` read a checkpoint's numbers."""
+    lines = ["    metrics:"]
+    for key, metric in report(f"{name}_quality")["metrics"].items():
+        if metric["value"] is not None and "[" not in key:
+            lines.append(f"    - {{type: {key}, value: {metric['value']:.6g}}}")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
