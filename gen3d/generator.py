@@ -2,10 +2,10 @@
 
 import math
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,16 @@ from gen3d import checkpoint, domains
 from gen3d.config import from_dict, to_dict
 from gen3d.diffusion.guidance import ClassifierFree
 from gen3d.diffusion.objective import DiffusionConfig, diffusion_loss
-from gen3d.diffusion.samplers import SAMPLERS, Callback, Denoiser, KnownRegion, ModelDenoiser, schedule
+from gen3d.diffusion.samplers import (
+    SAMPLERS,
+    Callback,
+    Denoiser,
+    KnownRegion,
+    ModelDenoiser,
+    SamplingConfig,
+    partial_start,
+    schedule,
+)
 from gen3d.domains.base import ChannelGroup, GenerativeDomain, Layout
 from gen3d.draws import Draws
 from gen3d.errors import Gen3dError
@@ -26,30 +35,6 @@ from gen3d.version import __version__
 
 MAX_ROUNDS = 50
 """How many times the wanted number of valid samples is drawn before giving up."""
-
-
-@dataclass(frozen=True)
-class SamplingConfig:
-    """Defaults of sampling."""
-
-    steps: int = 100
-    """Sampler steps."""
-    sampler: str = "euler"
-    """Name of the sampler."""
-    guidance: float = 1.0
-    """Scale of classifier-free guidance; 1 for none."""
-    guidance_interval: tuple[float, float] = (0.0, 1.0)
-    """Times between which guidance acts."""
-    shift: float = 1.0
-    """Moves the sampler's times towards the noise; use the shift of training."""
-    spacing: Literal["uniform", "log"] = "uniform"
-    """The sampler's times: even, or noise levels in geometric progression."""
-
-    def __post_init__(self) -> None:
-        if self.sampler not in SAMPLERS:
-            raise ValueError(f"sampler is {self.sampler!r}; allowed: {', '.join(sorted(SAMPLERS))}")
-        if self.steps < 1:
-            raise ValueError(f"steps is {self.steps}; at least 1")
 
 
 @dataclass(frozen=True)
@@ -295,37 +280,85 @@ class Generator(nn.Module):
                     return valid, drawn
         raise Gen3dError(f"of {drawn} samples only {len(valid)} are valid; {wanted} were asked for")
 
+    @torch.no_grad()
+    def edit(
+        self,
+        objects: Sequence[Any],
+        start: float = 0.5,
+        *,
+        seed: int = 0,
+        steps: int | None = None,
+        guidance: float | None = None,
+        sampler: str | None = None,
+    ) -> list[Any]:
+        """Variations of native objects: their latents are noised to time `start` and sampled from there.
+
+        SDEdit (arXiv 2108.01073). Results stand in the frame that the domain generates in.
+
+        Args:
+            objects: what to vary.
+            start: 0 begins from noise alone; the nearer to 1, the closer the results stay to `objects`.
+            seed: the noise of object i depends on (seed, i) alone.
+            steps, guidance, sampler: override the checkpoint's defaults; of the steps, those after `start`
+                are taken.
+
+        Returns:
+            One result for each object; None where the domain could not make one.
+
+        Raises:
+            Gen3dError: `start` is out of range, or the domain does not take its objects back.
+        """
+        settings = _settings(self.config.sampling, steps, guidance, sampler)
+        if not objects:
+            return []
+        batch = self.domain.collate(self.domain.items(objects), None).to(self.device)
+        tokens = self.codec.encode(batch)
+        layout = self.domain.layout_of(batch, tokens).to(self.device)
+        taken = max(1, round(settings.steps * (1 - start)))
+        times = schedule(taken, settings.shift, settings.spacing, start)
+        draws = Draws(seed, torch.arange(len(objects), device=self.device))
+        clean = tokens.with_values(self._normalise(tokens.x)).x
+        noised = partial_start(clean, self.config.diffusion.path, start, draws) * tokens.mask[..., None]
+        rows = torch.arange(len(objects), device=self.device)
+        result = self._run_sampler(noised, times, layout, rows, draws, settings, None)
+        return self._finish(result, layout, rows)
+
     def _sample(
         self, draws: Draws, options: Any, settings: SamplingConfig, batch_size: int, callback: Callback
     ) -> list[Any]:
         """The samples of `draws`, in order."""
         if not len(draws.index):
             return []
-        layout = _on(self.domain.layout(options, draws), self.device)
+        layout = self.domain.layout(options, draws).to(self.device)
         draws = Draws(draws.seed, draws.index.to(self.device))
         order = torch.argsort(layout.mask.sum(1), stable=True)
         objects: list[Any] = [None] * len(order)
+        times = schedule(settings.steps, settings.shift, settings.spacing)
         was_training = self.training
         self.eval()
         for rows in order.split(batch_size):
-            tokens = self._sample_latents(_select(layout, rows), rows, draws.select(rows), settings, callback)
-            raw = self.codec.decode(tokens)
-            if layout.finish is not None:
-                raw = layout.finish(raw, rows)
-            for row, made in zip(rows.tolist(), self.domain.to_native(raw), strict=True):
+            part, chosen = layout.select(rows), draws.select(rows)
+            # Noise of token n is the n-th of its sample's stream, so that cropping padding changes none.
+            noise = chosen.normal("sampling", part.mask.shape[1], self.codec.channels) * part.mask[..., None]
+            if self.config.diffusion.centred_noise:
+                noise = centred(noise, part.mask)
+            tokens = self._run_sampler(noise, times, part, rows, chosen, settings, callback)
+            for row, made in zip(rows.tolist(), self._finish(tokens, part, rows), strict=True):
                 objects[row] = made
         self.train(was_training)
         return objects
 
-    def _sample_latents(
-        self, layout: Layout, rows: Tensor, draws: Draws, settings: SamplingConfig, callback: Callback
+    def _run_sampler(
+        self,
+        x: Tensor,
+        times: Tensor,
+        layout: Layout,
+        rows: Tensor,
+        draws: Draws,
+        settings: SamplingConfig,
+        callback: Callback | None,
     ) -> Tokens:
         """Unnormalised latent tokens of one batch, which is `rows` of what the domain laid out."""
-        diffusion, channels = self.config.diffusion, self.codec.channels
-        # Noise of token n is the n-th of its sample's stream, so that cropping padding changes none.
-        noise = draws.normal("sampling", layout.mask.shape[1], channels) * layout.mask[..., None]
-        if diffusion.centred_noise:
-            noise = centred(noise, layout.mask)
         denoise: Denoiser = self._denoiser(layout, layout.conditions)
         if settings.guidance != 1 and layout.conditions:
             free = self._denoiser(layout, {})
@@ -334,9 +367,14 @@ class Generator(nn.Module):
             denoise = KnownRegion(denoise, self._normalise(layout.known), layout.known_mask)
         if layout.constrain is not None:
             denoise = self._constrained(denoise, layout, rows)
-        times = schedule(settings.steps, settings.shift, settings.spacing)
-        x = SAMPLERS[settings.sampler](denoise, noise, diffusion.path, times, callback=callback, draws=draws)
-        return Tokens(noise, layout.mask, layout.positions).with_values(self._denormalise(x))
+        path, sampler = self.config.diffusion.path, SAMPLERS[settings.sampler]
+        result = sampler(denoise, x, path, times, callback=callback, draws=draws)
+        return Tokens(x, layout.mask, layout.positions).with_values(self._denormalise(result))
+
+    def _finish(self, tokens: Tokens, layout: Layout, rows: Tensor) -> list[Any]:
+        """Native objects of latent tokens."""
+        raw = self.codec.decode(tokens)
+        return self.domain.to_native(raw if layout.finish is None else layout.finish(raw, rows))
 
     def _constrained(self, denoise: Denoiser, layout: Layout, rows: Tensor) -> Denoiser:
         """`denoise`, with every clean prediction moved to the nearest that keeps what is given."""
@@ -438,35 +476,6 @@ def _shard(n: int, shard: tuple[int, int]) -> Tensor:
             f"shard {part}/{parts} of {n} samples does not exist; allowed: 0/k to (k-1)/k, n >= 0"
         )
     return torch.arange(n * part // parts, n * (part + 1) // parts)
-
-
-def _on(layout: Layout, device: torch.device) -> Layout:
-    conditions = {name: value.to(device) for name, value in layout.conditions.items()}
-    return _change(layout, conditions, lambda tensor: tensor.to(device))
-
-
-def _select(layout: Layout, rows: Tensor) -> Layout:
-    """Some rows of a layout, without the padding that all of them share."""
-    used = int(layout.mask[rows].any(0).nonzero().max()) + 1
-    conditions = {name: value[rows] for name, value in layout.conditions.items()}
-    return _change(layout, conditions, lambda tensor: tensor[rows, :used])
-
-
-def _change(layout: Layout, conditions: Conditions, change: Callable[[Tensor], Tensor]) -> Layout:
-    """The layout with other conditions, and `change` applied to whatever else it has."""
-
-    def maybe(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else change(tensor)
-
-    return Layout(
-        change(layout.mask),
-        maybe(layout.positions),
-        conditions,
-        maybe(layout.known),
-        maybe(layout.known_mask),
-        layout.constrain,
-        layout.finish,
-    )
 
 
 def _watch(bar: Any, callback: Callback | None) -> Callback:

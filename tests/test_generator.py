@@ -160,6 +160,11 @@ def test_settings_override_defaults_and_the_callback_sees_every_step() -> None:
     assert generator.sample(0, progress=False) == []
 
 
+def test_a_domain_that_takes_nothing_back_says_so() -> None:
+    with pytest.raises(Gen3dError, match="domain 'toy-ring' cannot edit what it has made"):
+        make().edit([np.zeros((4, 2))])
+
+
 def test_sampling_leaves_the_training_mode_alone() -> None:
     generator = make().train()
     generator.sample(2, progress=False)

@@ -241,6 +241,30 @@ SAMPLERS: dict[str, Sampler] = {
 }
 
 
+@dataclass(frozen=True)
+class SamplingConfig:
+    """Defaults of sampling."""
+
+    steps: int = 100
+    """Sampler steps."""
+    sampler: str = "euler"
+    """Name of the sampler."""
+    guidance: float = 1.0
+    """Scale of classifier-free guidance; 1 for none."""
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    """Times between which guidance acts."""
+    shift: float = 1.0
+    """Moves the sampler's times towards the noise; use the shift of training."""
+    spacing: Literal["uniform", "log"] = "uniform"
+    """The sampler's times: even, or noise levels in geometric progression."""
+
+    def __post_init__(self) -> None:
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"sampler is {self.sampler!r}; allowed: {', '.join(sorted(SAMPLERS))}")
+        if self.steps < 1:
+            raise ValueError(f"steps is {self.steps}; at least 1")
+
+
 def invert(
     denoise: Denoiser, x: Tensor, path: Path, times: Tensor, *, callback: Callback | None = None
 ) -> Tensor:

@@ -8,7 +8,7 @@ config, one notebook.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from gen3d.draws import Draws
+from gen3d.errors import Gen3dError
 from gen3d.tokens import Tokens
 from gen3d.types import Conditions, TokenMask, TokenPositions
 
@@ -88,6 +89,31 @@ class Layout:
     known_mask: Tensor | None = None
     constrain: Callable[[Tensor, Tensor], Tensor] | None = None
     finish: Callable[[Any, Tensor], Any] | None = None
+
+    def to(self, device: torch.device | str) -> "Layout":
+        conditions = {name: value.to(device) for name, value in self.conditions.items()}
+        return self._changed(conditions, lambda tensor: tensor.to(device))
+
+    def select(self, rows: Tensor) -> "Layout":
+        """Some samples, without the padding that all of them share."""
+        used = int(self.mask[rows].any(0).nonzero().max()) + 1
+        conditions = {name: value[rows] for name, value in self.conditions.items()}
+        return self._changed(conditions, lambda tensor: tensor[rows, :used])
+
+    def _changed(self, conditions: Conditions, change: Callable[[Tensor], Tensor]) -> "Layout":
+        """Other conditions, and `change` applied to whatever else there is."""
+
+        def maybe(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else change(tensor)
+
+        return replace(
+            self,
+            mask=change(self.mask),
+            positions=maybe(self.positions),
+            conditions=conditions,
+            known=maybe(self.known),
+            known_mask=maybe(self.known_mask),
+        )
 
 
 @dataclass(frozen=True)
@@ -199,6 +225,18 @@ class GenerativeDomain(Domain):
         Raises:
             Gen3dError: an option that the checkpoint cannot fulfil.
         """
+
+    def items(self, objects: Sequence[Any]) -> list[Any]:
+        """What `collate` takes, of native objects: the way back from `to_native`.
+
+        Raises:
+            Gen3dError: this domain does not take its objects back.
+        """
+        raise Gen3dError(f"domain {self.name!r} cannot edit what it has made")
+
+    def layout_of(self, batch: Any, tokens: Tokens) -> Layout:
+        """The layout of samples that are laid out as `tokens` of `batch` are."""
+        return Layout(tokens.mask, tokens.positions, self.conditions(batch))
 
     @abstractmethod
     def to_native(self, raw: Any) -> list[Any]:

@@ -25,13 +25,14 @@ from gen3d.domains.atoms.composition import SYMBOLS
 from gen3d.domains.atoms.conditions import ConditionScheme
 from gen3d.domains.atoms.dataset import AtomsDataset, open_dataset
 from gen3d.domains.atoms.decoding import to_systems
-from gen3d.domains.atoms.layout import crystal_layout, molecule_layout
+from gen3d.domains.atoms.layout import closed_shell, crystal_layout, molecule_layout
 from gen3d.domains.atoms.options import CrystalOptions, MoleculeOptions
 from gen3d.domains.atoms.statistics import ELEMENTS, MAX_HYDROGENS, MAX_TOKENS, DecodedAtoms, Kind
 from gen3d.domains.atoms.system import AtomicSystem
 from gen3d.domains.base import GenerativeDomain, Layout, Metric
 from gen3d.draws import Draws
 from gen3d.errors import Gen3dError
+from gen3d.tokens import Tokens
 from gen3d.types import Conditions
 
 PROPERTY_RATE = 0.3
@@ -195,6 +196,9 @@ class AtomsDomain(GenerativeDomain):
             batch.mask.sum(1), batch.hydrogen_counts.sum(1), batch.periodic, batch.properties
         )
 
+    def items(self, objects: Sequence[Any]) -> list[PooledSystem]:
+        return [pool_hydrogens(native.from_native(made), self.codec.pooled) for made in objects]
+
     def to_native(self, raw: DecodedAtoms) -> list[Any]:
         return [None if system is None else native.to_native(system) for system in self.to_systems(raw)]
 
@@ -230,6 +234,10 @@ class MoleculeDomain(AtomsDomain):
 
     def layout(self, options: MoleculeOptions, draws: Draws) -> Layout:
         return molecule_layout(self.scheme, options, draws)
+
+    def layout_of(self, batch: AtomsBatch, tokens: Tokens) -> Layout:
+        layout = super().layout_of(batch, tokens)
+        return replace(layout, finish=closed_shell(self.codec).finish) if self.codec.pooled else layout
 
     def metrics(  # type: ignore[override]
         self,

@@ -24,7 +24,7 @@ from gen3d.domains.atoms.conditioning import (
 )
 from gen3d.domains.atoms.conditions import ConditionScheme
 from gen3d.domains.atoms.options import CrystalOptions, MoleculeOptions
-from gen3d.domains.atoms.statistics import MAX_TOKENS
+from gen3d.domains.atoms.statistics import MAX_TOKENS, StatisticsCodec
 from gen3d.domains.base import Layout
 from gen3d.draws import Draws
 from gen3d.errors import Gen3dError
@@ -78,11 +78,15 @@ def molecule_layout(scheme: ConditionScheme, options: MoleculeOptions, draws: Dr
     told = parse_properties(options.property, scheme.properties)
     fixed: TotalHydrogens | ClosedShell | None = None
     if codec.pooled:
-        odd = float(codec.odd_electrons)
-        fixed = TotalHydrogens(sizes[1]) if hydrogens_given else ClosedShell(codec.elements_seen, odd)
+        fixed = TotalHydrogens(sizes[1]) if hydrogens_given else closed_shell(codec)
     return _layout(
         scheme, sizes, constraints, fixed, told, periodic=False, tell_hydrogens=options.scaffold is None
     )
+
+
+def closed_shell(codec: StatisticsCodec) -> ClosedShell:
+    """Radicals as rare as in the codec's training data."""
+    return ClosedShell(codec.elements_seen, float(codec.odd_electrons))
 
 
 def crystal_layout(scheme: ConditionScheme, options: CrystalOptions, draws: Draws) -> Layout:
