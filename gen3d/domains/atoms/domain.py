@@ -22,7 +22,7 @@ from gen3d.domains.atoms.batch import (
 )
 from gen3d.domains.atoms.codec import AtomsCodec, CodecConfig
 from gen3d.domains.atoms.composition import SYMBOLS
-from gen3d.domains.atoms.conditions import ConditionScheme
+from gen3d.domains.atoms.conditions import ConditionScheme, count_species
 from gen3d.domains.atoms.dataset import AtomsDataset, open_dataset
 from gen3d.domains.atoms.decoding import to_systems
 from gen3d.domains.atoms.layout import closed_shell, crystal_layout, molecule_layout
@@ -155,13 +155,11 @@ class AtomsDomain(GenerativeDomain):
         for part in dataset.parts:
             kind: Kind = "crystal" if part.periodic else "molecule"
             tokens = token_counts(part, codec.pooled)
-            hydrogens = (
-                np.zeros_like(tokens) if kind == "crystal" or not codec.pooled else part.sizes - tokens
-            )
-            inside = (tokens <= MAX_TOKENS) & (hydrogens <= MAX_HYDROGENS)
+            second = _species(part) if kind == "crystal" else part.sizes - tokens
+            inside = (tokens <= MAX_TOKENS) & (second <= MAX_HYDROGENS)
             histogram = codec.histogram(kind).numpy()
             histogram[:] = 0
-            np.add.at(histogram, (tokens[inside], hydrogens[inside]), 1)
+            np.add.at(histogram, (tokens[inside], second[inside]), 1)
             present = torch.from_numpy(np.unique(part.numbers).astype(np.int64))
             strange = present[~codec.elements_seen[present]].tolist()
             if strange and not fresh:
@@ -193,7 +191,11 @@ class AtomsDomain(GenerativeDomain):
 
     def conditions(self, batch: AtomsBatch) -> Conditions:
         return self.scheme.describe(
-            batch.mask.sum(1), batch.hydrogen_counts.sum(1), batch.periodic, batch.properties
+            batch.mask.sum(1),
+            batch.hydrogen_counts.sum(1),
+            count_species(batch.numbers * batch.mask),
+            batch.periodic,
+            batch.properties,
         )
 
     def items(self, objects: Sequence[Any]) -> list[PooledSystem]:
@@ -306,6 +308,13 @@ def as_systems(objects: Sequence[Any]) -> Sequence[Any]:
     if isinstance(objects, AtomsDataset):
         return objects
     return [None if made is None else native.from_native(made) for made in objects]
+
+
+def _species(dataset: AtomsDataset) -> np.ndarray:
+    """Distinct elements (M,) of every system."""
+    owner = np.repeat(np.arange(len(dataset)), dataset.sizes)
+    pairs = np.unique(np.stack([owner, dataset.numbers.astype(np.int64)]), axis=1)
+    return np.bincount(pairs[0], minlength=len(dataset))
 
 
 def _columns(dataset: AtomsDataset, names: Sequence[str]) -> np.ndarray:

@@ -32,7 +32,7 @@ from gen3d.errors import Gen3dError
 HYDROGEN = 1
 
 Sizes = tuple[Tensor, Tensor]
-"""Tokens (B,) and pooled hydrogens (B,) of new systems."""
+"""Tokens (B,) of new systems, and (B,) pooled hydrogens of molecules or distinct elements of crystals."""
 
 
 def molecule_layout(scheme: ConditionScheme, options: MoleculeOptions, draws: Draws) -> Layout:
@@ -100,6 +100,8 @@ def crystal_layout(scheme: ConditionScheme, options: CrystalOptions, draws: Draw
     _check_explicit(scheme, options, "formula", "elements")
     codec = scheme.codec
     constraints: list[Constraint] = []
+    histogram = torch.zeros_like(codec.histogram("crystal"))
+    histogram[:, 0] = codec.histogram("crystal").sum(1)
     if options.formula is not None:
         counts = parse_formula(options.formula)
         check_seen(sorted(counts), codec.elements_seen)
@@ -108,15 +110,16 @@ def crystal_layout(scheme: ConditionScheme, options: CrystalOptions, draws: Draw
             raise Gen3dError(
                 f"num_atoms is {options.num_atoms}; formula {options.formula} needs a multiple of {len(unit)}"
             )
-        sizes = _constant(options.num_atoms or len(unit), 0, draws)
-        _check_size(codec.histogram("crystal"), int(sizes[0][0]), 0)
+        sizes = _constant(options.num_atoms or len(unit), len(counts), draws)
+        _check_size(histogram, int(sizes[0][0]), 0)
         constraints.append(GivenElements(torch.tensor(unit * (int(sizes[0][0]) // len(unit)))))
     else:
-        sizes = draw_sizes(codec.histogram("crystal"), draws, num_atoms=options.num_atoms)
-        if options.elements:
-            constraints.append(
-                AllowedElements(torch.tensor(parse_elements(options.elements, codec.elements_seen)))
-            )
+        tokens, _ = draw_sizes(histogram, draws, num_atoms=options.num_atoms)
+        numbers = parse_elements(options.elements, codec.elements_seen) if options.elements else None
+        most = len(numbers) if numbers else None
+        sizes = tokens, draw_species(codec.histogram("crystal"), tokens, draws, most)
+        if numbers:
+            constraints.append(AllowedElements(torch.tensor(numbers)))
     return _layout(scheme, sizes, constraints, None, {}, periodic=True, tell_hydrogens=True)
 
 
@@ -172,6 +175,27 @@ def draw_sizes(
     return torch.from_numpy(sizes[fits][rows, 0]), torch.from_numpy(sizes[fits][rows, 1])
 
 
+def draw_species(histogram: Tensor, tokens: Tensor, draws: Draws, most: int | None) -> Tensor:
+    """Distinct elements (B,) of crystals of `tokens` (B,) atoms, as in the training data.
+
+    Sizes that were never seen with so few elements take those of all sizes.
+
+    Args:
+        histogram: training crystals by tokens and distinct elements.
+        tokens: atoms of each.
+        draws: one stream per new system.
+        most: elements to choose from; None for any.
+    """
+    counts = histogram.double().cpu()
+    number = torch.arange(counts.shape[1])
+    fits = (number > 0) & (number <= tokens[:, None]) & (number <= (most or len(number)))
+    weights = counts[tokens.clamp(max=len(counts) - 1)] * fits
+    weights = torch.where(weights.sum(1, keepdim=True) > 0, weights, (counts.sum(0) + 1e-9) * fits)
+    reached = weights.cumsum(1) / weights.sum(1, keepdim=True)
+    drawn = torch.searchsorted(reached, draws.uniform("species").cpu().double()[:, None], right=True)[:, 0]
+    return drawn.clamp(max=int(number[-1]))
+
+
 def _check_size(histogram: Tensor, tokens: int, hydrogens: int) -> None:
     """Warn of a system larger than any of the training data; refuse one that would exhaust memory."""
     sizes = histogram.nonzero().sum(1)
@@ -224,13 +248,15 @@ def _layout(
     periodic: bool,
     tell_hydrogens: bool,
 ) -> Layout:
-    tokens, hydrogens = sizes
+    tokens, second = sizes
     codec, names = scheme.codec, list(scheme.properties)
     properties = torch.full((len(tokens), len(names)), torch.nan)
     for name, value in told.items():
         properties[:, names.index(name)] = value
     kinds = torch.full((len(tokens),), periodic)
-    conditions = scheme.describe(tokens, hydrogens, kinds, properties)
+    none = torch.zeros_like(second)
+    hydrogens, species = (none, second) if periodic else (second, none)
+    conditions = scheme.describe(tokens, hydrogens, species, kinds, properties)
     if not tell_hydrogens:
         conditions.pop("hydrogens", None)
     constrain, finish = combine(codec, constraints, fixed) if isinstance(codec, AtomsCodec) else (None, None)

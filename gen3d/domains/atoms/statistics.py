@@ -45,7 +45,10 @@ class StatisticsCodec(Codec):
         self.register_buffer("property_std", torch.ones(properties))
 
     def histogram(self, kind: Kind) -> Tensor:
-        """Training systems by tokens and pooled hydrogens, (MAX_TOKENS + 1, MAX_HYDROGENS + 1) counts."""
+        """Counts of training systems, (MAX_TOKENS + 1, MAX_HYDROGENS + 1).
+
+        Molecules go by tokens and pooled hydrogens, crystals by tokens and distinct elements.
+        """
         return self.get_buffer(f"{kind}_histogram")
 
 
