@@ -151,9 +151,8 @@ class ClosedShell:
     odd: float
 
     def finish(self, raw: DecodedAtoms, rows: Tensor) -> DecodedAtoms:
-        numbers = raw.element_logits.masked_fill(~self.elements_seen.to(raw.mask.device), -torch.inf).argmax(
-            -1
-        )
+        unseen = ~self.elements_seen.to(raw.mask.device)
+        numbers = raw.element_logits.masked_fill(unseen, -torch.inf).argmax(-1)
         scores = raw.count_logits.log_softmax(-1)
         likeliest, counts = scores.max(-1)
         electrons = ((numbers + counts) * raw.mask).sum(-1)
