@@ -1,8 +1,8 @@
 """Put a trained checkpoint where `gen3d.load(DOMAIN)` finds it, in half precision, keeping its model card.
 
-python scripts/ship_checkpoint.py runs/molecule/checkpoint gen3d/weights/molecule 25
+python scripts/ship_checkpoint.py runs/crystal/checkpoint gen3d/weights/crystal 40 ancestral
 
-The number is that of the sampler's steps by default.
+The number is that of the sampler's steps by default; the sampler is the configuration's unless it is named.
 """
 
 import sys
@@ -15,10 +15,11 @@ from gen3d.checkpoint import CARD
 from gen3d.generator import Generator
 
 
-def main(source: str, target: str, steps: str) -> None:
+def main(source: str, target: str, steps: str, sampler: str | None = None) -> None:
     card = Path(target) / CARD
     generator = Generator.from_pretrained(source, "cpu")
-    sampling = replace(generator.config.sampling, steps=int(steps))
+    sampling = generator.config.sampling
+    sampling = replace(sampling, steps=int(steps), sampler=sampler or sampling.sampler)
     generator.config = replace(generator.config, sampling=sampling)
     text = card.read_text(encoding="utf-8") if card.is_file() else None
     generator.save_pretrained(target, dtype=torch.float16, card=text)
