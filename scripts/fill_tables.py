@@ -55,12 +55,14 @@ def ablations(name: str) -> str:
     return rows(*lines)
 
 
+def one_decimal(name: str) -> Callable[[str], str]:
+    """The metrics of a report by key, as text."""
+    metrics = report(name)["metrics"]
+    return lambda key: f"{metrics[key]['value']:.1f}"
+
+
 def molecules_beside_adit() -> str:
-    found, codec = report("molecule_quality")["metrics"], report("molecule_reconstruction")
-
-    def value(key: str) -> str:
-        return f"{found[key]['value']:.1f}"
-
+    value, codec = one_decimal("molecule_quality"), report("molecule_reconstruction")
     return rows(
         ("", "gen3d, shipped", "ADiT, QM9 only"),
         ("validity (DetermineBonds, connected), %", value("validity"), "92.2"),
@@ -75,11 +77,7 @@ def molecules_beside_adit() -> str:
 
 
 def crystals_beside_adit() -> str:
-    found = report("crystal_quality")["metrics"]
-
-    def value(key: str) -> str:
-        return f"{found[key]['value']:.1f}"
-
+    value = one_decimal("crystal_quality")
     return rows(
         ("", "gen3d, shipped", "ADiT"),
         ("overall validity (0.5 angstrom and SMACT), %", value("validity"), "90.1"),
