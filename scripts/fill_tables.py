@@ -51,7 +51,8 @@ def ablations(name: str) -> str:
     variants = report(name)["variants"]
     keys = list(next(iter(variants.values())))
     lines = [("variant", *keys)]
-    lines += [(variant, *(f"{found[key]:.4g}" for key in keys)) for variant, found in variants.items()]
+    for variant, found in variants.items():
+        lines.append((variant, *("-" if found[key] is None else f"{found[key]:.4g}" for key in keys)))
     return rows(*lines)
 
 
