@@ -24,7 +24,7 @@ from gen3d.domains.atoms.conditioning import (
     likeliest_counts,
 )
 from gen3d.domains.atoms.domain import AtomsDomain
-from gen3d.domains.atoms.layout import draw_sizes, draw_species
+from gen3d.domains.atoms.layout import draw_sizes
 from gen3d.domains.atoms.native import from_native, to_mol
 from gen3d.domains.atoms.options import CrystalOptions, MoleculeOptions
 from gen3d.domains.atoms.statistics import ELEMENTS, DecodedAtoms
@@ -374,31 +374,6 @@ class TestConditions:
         layout = domain.layout(MoleculeOptions(formula=formula), Draws(0, torch.arange(1)))
         for name in ("tokens", "hydrogens"):
             assert layout.conditions[name].tolist() == trained[name].tolist()
-
-    def test_crystals_are_told_how_many_elements(self, crystals: Generator) -> None:
-        domain = crystals.domain
-        dataset = domain.dataset(ROOT / "data" / "tiny" / "crystals.cif", "train")
-        batch = domain.collate([dataset[i] for i in range(len(dataset))], None)
-        distinct = [len(set(dataset[i].numbers.tolist())) for i in range(len(dataset))]
-        np.testing.assert_allclose(3 * domain.conditions(batch)["species"], distinct, rtol=1e-6)
-        layout = domain.layout(CrystalOptions(formula="Na2Cl2"), Draws(0, torch.arange(2)))
-        np.testing.assert_allclose(3 * layout.conditions["species"], 2, rtol=1e-6)
-
-    def test_the_number_of_elements_follows_the_training_data(self) -> None:
-        histogram = torch.zeros(10, 6)
-        histogram[4, 1], histogram[4, 3], histogram[8, 5] = 1, 3, 2
-        draws = Draws(0, torch.arange(4000))
-
-        def drawn(tokens: int, most: int | None = None) -> dict[int, float]:
-            species = draw_species(histogram, torch.full((4000,), tokens), draws, most)
-            return {k: count / 4000 for k, count in Counter(species.tolist()).items()}
-
-        assert drawn(4) == pytest.approx({1: 0.25, 3: 0.75}, abs=0.03)
-        assert drawn(4, most=2) == {1: 1.0}
-        assert drawn(8) == {5: 1.0}
-        assert drawn(9) == pytest.approx({1: 1 / 6, 3: 1 / 2, 5: 1 / 3}, abs=0.03)  # never seen
-        assert drawn(2) == {1: 1.0}
-        assert drawn(8, most=2) == {1: 1.0}  # no crystal of that size has so few
 
     def test_training_tells_some_samples_one_property(self, molecules: Generator) -> None:
         domain = molecules.domain

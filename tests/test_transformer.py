@@ -289,6 +289,25 @@ def test_missing_self_condition_is_zero(inputs):
     assert not torch.allclose(model(x, t), model(x, t, self_cond=x), atol=1e-2)
 
 
+def test_distances_of_an_earlier_prediction_are_seen(inputs):
+    """With the linear ways in closed, it acts through its distances alone: turning it changes nothing."""
+    x, t, _ = inputs
+    config = small(
+        positions="distance", axes=3, position_channels=3, distance_cutoff=4.0, self_conditioning=True
+    )
+    model = randomised(config)
+    nn.init.zeros_(model.embed_self.weight)
+    first = torch.randn(BATCH, TOKENS, CHANNELS, generator=torch.Generator().manual_seed(5))
+    turned = first.clone()
+    turned[..., :3] = first[..., :3] @ torch.linalg.qr(torch.randn(3, 3, dtype=x.dtype))[0] + 0.7
+    stretched = first.clone()
+    stretched[..., :3] *= 1.5
+    y = model(x, t, self_cond=first)
+    torch.testing.assert_close(model(x, t, self_cond=turned), y, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(model(x, t, self_cond=stretched), y, atol=1e-2)
+    torch.testing.assert_close(model(x, t), model(x, t, self_cond=torch.zeros_like(x)))
+
+
 def test_features_are_the_outputs_of_blocks(inputs):
     """The head applied by hand to the last block's features gives the prediction."""
     x, t, _ = inputs

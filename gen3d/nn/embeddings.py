@@ -1,6 +1,7 @@
 """How times, conditions and positions enter the transformer."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -112,22 +113,25 @@ class PairEmbedding(nn.Module):
         heads: H.
         centres: Gaussians that resolve a distance.
         cutoff: distance beyond which pairs look alike.
+        sets: sets of positions whose distances are looked at together.
     """
 
     MESSAGE_CHANNELS = 16
 
-    def __init__(self, width: int, depth: int, heads: int, centres: int, cutoff: float):
+    def __init__(self, width: int, depth: int, heads: int, centres: int, cutoff: float, sets: int = 1):
         super().__init__()
         self.depth, self.heads, self.centres, self.cutoff = depth, heads, centres, cutoff
-        self.bias = ZeroLinear(centres, depth * heads, bias=False)
+        self.sets = sets
+        self.bias = ZeroLinear(sets * centres, depth * heads, bias=False)
         self.project = nn.Linear(width, self.MESSAGE_CHANNELS)
-        self.out = ZeroLinear(centres * self.MESSAGE_CHANNELS, width)
+        self.out = ZeroLinear(sets * centres * self.MESSAGE_CHANNELS, width)
 
     def forward(
-        self, h: Tensor, mask: TokenMask | None, positions: TokenPositions
+        self, h: Tensor, mask: TokenMask | None, sets: Sequence[TokenPositions]
     ) -> tuple[Tensor, list[Tensor]]:
         """Tokens (B, N, D) with messages added, and (B, H, N, N) biases, one per block."""
-        basis = distance_basis(positions, self.centres, self.cutoff).to(h.dtype)
+        bases = [distance_basis(positions, self.centres, self.cutoff) for positions in sets]
+        basis = torch.cat(bases, -1).to(h.dtype)
         sources = self.project(h)
         if mask is not None:
             sources = sources.masked_fill(~mask[..., None], 0.0)

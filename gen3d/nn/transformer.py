@@ -123,8 +123,14 @@ class DiffusionTransformer(nn.Module):
         if config.modulation == "single":
             self.modulation = ZeroLinear(width, 6 * width)
         if config.positions == "distance":
+            estimated = config.self_conditioning and config.position_channels > 0
             self.pairs = PairEmbedding(
-                width, config.depth, config.heads, config.distance_centres, config.distance_cutoff
+                width,
+                config.depth,
+                config.heads,
+                config.distance_centres,
+                config.distance_cutoff,
+                sets=2 if estimated else 1,
             )
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = NORMS[config.norm](width, affine=False)
@@ -186,7 +192,7 @@ class DiffusionTransformer(nn.Module):
         h = self.embed(x)
         if self_cond is not None:
             h = h + self.embed_self(self_cond)
-        h, mixer, rotary = self._place(h, mask, positions)
+        h, mixer, rotary = self._place(h, mask, positions, self_cond)
         text = _text(cond or {}, x, self.config.text_width) if self.config.text_width else None
         signal = F.silu(self.conditions(t, cond or {}))
         shared = self.modulation(signal) if self.config.modulation == "single" else signal
@@ -204,7 +210,11 @@ class DiffusionTransformer(nn.Module):
         return (y, collected) if features else y
 
     def _place(
-        self, h: Tensor, mask: TokenMask | None, positions: TokenPositions | None
+        self,
+        h: Tensor,
+        mask: TokenMask | None,
+        positions: TokenPositions | None,
+        self_cond: Tensor | None,
     ) -> tuple[Tensor, Mixer, tuple[Tensor, Tensor] | None]:
         """Let positions act: on the tokens, on who attends to whom, and on queries and keys."""
         config = self.config
@@ -215,7 +225,12 @@ class DiffusionTransformer(nn.Module):
             elif config.positions == "rotary":
                 rotary = rotary_angles(positions, config.width // config.heads, config.position_base)
             elif config.positions == "distance":
-                h, bias = self.pairs(h, mask, positions)
+                sets = [positions]
+                if self.pairs.sets == 2:
+                    # Distances in the earlier prediction: much closer to the clean ones than those of noise.
+                    known = torch.zeros_like(positions) if self_cond is None else self_cond
+                    sets.append(known[..., : config.position_channels])
+                h, bias = self.pairs(h, mask, sets)
         return h, MIXERS[config.mixer](Geometry(mask, positions, bias, config.window)), rotary
 
     def _check(

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -258,11 +259,19 @@ def parse_properties(requests: Sequence[str], names: Sequence[str]) -> dict[str,
 Constraint = GivenElements | AllowedElements | Scaffold
 
 
+class JointChoice(Protocol):
+    """Elements or hydrogen counts of a whole sample, chosen together."""
+
+    def finish(self, raw: DecodedAtoms, rows: Tensor) -> DecodedAtoms:
+        """The decoder's output with the choice made; `rows` are the samples of the batch, (b,)."""
+        ...
+
+
 def combine(
-    codec: AtomsCodec, constraints: Sequence[Constraint], hydrogens: TotalHydrogens | ClosedShell | None
+    codec: AtomsCodec, constraints: Sequence[Constraint], choice: JointChoice | None
 ) -> tuple[Callable[[Tensor, Tensor], Tensor] | None, Callable[[DecodedAtoms, Tensor], DecodedAtoms] | None]:
     """`Layout.constrain` and `Layout.finish` that keep all of the constraints."""
-    if not constraints and hydrogens is None:
+    if not constraints and choice is None:
         return None, None
 
     def constrain(latents: Tensor, rows: Tensor) -> Tensor:
@@ -273,6 +282,6 @@ def combine(
     def finish(raw: DecodedAtoms, rows: Tensor) -> DecodedAtoms:
         for constraint in constraints:
             raw = constraint.finish(raw)
-        return raw if hydrogens is None else hydrogens.finish(raw, rows)
+        return raw if choice is None else choice.finish(raw, rows)
 
     return constrain, finish

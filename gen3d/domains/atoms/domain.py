@@ -22,12 +22,13 @@ from gen3d.domains.atoms.batch import (
 )
 from gen3d.domains.atoms.codec import AtomsCodec, CodecConfig
 from gen3d.domains.atoms.composition import SYMBOLS
-from gen3d.domains.atoms.conditions import ConditionScheme, count_species
+from gen3d.domains.atoms.conditions import ConditionScheme
 from gen3d.domains.atoms.dataset import AtomsDataset, open_dataset
 from gen3d.domains.atoms.decoding import to_systems
 from gen3d.domains.atoms.layout import closed_shell, crystal_layout, molecule_layout
 from gen3d.domains.atoms.options import CrystalOptions, MoleculeOptions
 from gen3d.domains.atoms.statistics import ELEMENTS, MAX_HYDROGENS, MAX_TOKENS, DecodedAtoms, Kind
+from gen3d.domains.atoms.stoichiometry import count_atoms, fit_stoichiometries
 from gen3d.domains.atoms.system import AtomicSystem
 from gen3d.domains.base import GenerativeDomain, Layout, Metric
 from gen3d.draws import Draws
@@ -155,18 +156,20 @@ class AtomsDomain(GenerativeDomain):
         for part in dataset.parts:
             kind: Kind = "crystal" if part.periodic else "molecule"
             tokens = token_counts(part, codec.pooled)
-            second = _species(part) if kind == "crystal" else part.sizes - tokens
-            inside = (tokens <= MAX_TOKENS) & (second <= MAX_HYDROGENS)
+            hydrogens = part.sizes - tokens
+            inside = (tokens <= MAX_TOKENS) & (hydrogens <= MAX_HYDROGENS)
             histogram = codec.histogram(kind).numpy()
             histogram[:] = 0
-            np.add.at(histogram, (tokens[inside], second[inside]), 1)
+            np.add.at(histogram, (tokens[inside], hydrogens[inside]), 1)
             present = torch.from_numpy(np.unique(part.numbers).astype(np.int64))
             strange = present[~codec.elements_seen[present]].tolist()
             if strange and not fresh:
                 symbols = ", ".join(SYMBOLS[number] for number in strange)
                 raise Gen3dError(f"the model has not seen {symbols}: it cannot be fine-tuned on this data")
             codec.elements_seen[present] = True
-            if kind == "molecule":
+            if kind == "crystal":
+                fit_stoichiometries(codec, part.numbers, part.sizes)
+            else:
                 owner = np.repeat(np.arange(len(part)), part.sizes)
                 electrons = np.bincount(owner, weights=part.numbers, minlength=len(part))
                 codec.odd_electrons.fill_(float((electrons % 2).mean()))
@@ -193,7 +196,7 @@ class AtomsDomain(GenerativeDomain):
         return self.scheme.describe(
             batch.mask.sum(1),
             batch.hydrogen_counts.sum(1),
-            count_species(batch.numbers * batch.mask),
+            count_atoms(batch.numbers * batch.mask),
             batch.periodic,
             batch.properties,
         )
@@ -308,13 +311,6 @@ def as_systems(objects: Sequence[Any]) -> Sequence[Any]:
     if isinstance(objects, AtomsDataset):
         return objects
     return [None if made is None else native.from_native(made) for made in objects]
-
-
-def _species(dataset: AtomsDataset) -> np.ndarray:
-    """Distinct elements (M,) of every system."""
-    owner = np.repeat(np.arange(len(dataset)), dataset.sizes)
-    pairs = np.unique(np.stack([owner, dataset.numbers.astype(np.int64)]), axis=1)
-    return np.bincount(pairs[0], minlength=len(dataset))
 
 
 def _columns(dataset: AtomsDataset, names: Sequence[str]) -> np.ndarray:

@@ -14,6 +14,7 @@ from gen3d.domains.atoms.conditioning import (
     ClosedShell,
     Constraint,
     GivenElements,
+    JointChoice,
     Scaffold,
     TotalHydrogens,
     check_seen,
@@ -24,7 +25,8 @@ from gen3d.domains.atoms.conditioning import (
 )
 from gen3d.domains.atoms.conditions import ConditionScheme
 from gen3d.domains.atoms.options import CrystalOptions, MoleculeOptions
-from gen3d.domains.atoms.statistics import MAX_TOKENS, StatisticsCodec
+from gen3d.domains.atoms.statistics import MAX_SPECIES, MAX_TOKENS, StatisticsCodec
+from gen3d.domains.atoms.stoichiometry import Stoichiometry, count_atoms, draw_stoichiometries
 from gen3d.domains.base import Layout
 from gen3d.draws import Draws
 from gen3d.errors import Gen3dError
@@ -32,7 +34,7 @@ from gen3d.errors import Gen3dError
 HYDROGEN = 1
 
 Sizes = tuple[Tensor, Tensor]
-"""Tokens (B,) of new systems, and (B,) pooled hydrogens of molecules or distinct elements of crystals."""
+"""Tokens (B,) of new systems, and (B,) their pooled hydrogens."""
 
 
 def molecule_layout(scheme: ConditionScheme, options: MoleculeOptions, draws: Draws) -> Layout:
@@ -76,11 +78,11 @@ def molecule_layout(scheme: ConditionScheme, options: MoleculeOptions, draws: Dr
     else:
         sizes = draw_sizes(histogram, draws, num_atoms=options.num_atoms)
     told = parse_properties(options.property, scheme.properties)
-    fixed: TotalHydrogens | ClosedShell | None = None
+    choice: JointChoice | None = None
     if codec.pooled:
-        fixed = TotalHydrogens(sizes[1]) if hydrogens_given else closed_shell(codec)
+        choice = TotalHydrogens(sizes[1]) if hydrogens_given else closed_shell(codec)
     return _layout(
-        scheme, sizes, constraints, fixed, told, periodic=False, tell_hydrogens=options.scaffold is None
+        scheme, sizes, constraints, choice, told, periodic=False, tell_hydrogens=options.scaffold is None
     )
 
 
@@ -100,8 +102,8 @@ def crystal_layout(scheme: ConditionScheme, options: CrystalOptions, draws: Draw
     _check_explicit(scheme, options, "formula", "elements")
     codec = scheme.codec
     constraints: list[Constraint] = []
-    histogram = torch.zeros_like(codec.histogram("crystal"))
-    histogram[:, 0] = codec.histogram("crystal").sum(1)
+    histogram = codec.histogram("crystal")
+    choice: JointChoice | None = None
     if options.formula is not None:
         counts = parse_formula(options.formula)
         check_seen(sorted(counts), codec.elements_seen)
@@ -110,17 +112,28 @@ def crystal_layout(scheme: ConditionScheme, options: CrystalOptions, draws: Draw
             raise Gen3dError(
                 f"num_atoms is {options.num_atoms}; formula {options.formula} needs a multiple of {len(unit)}"
             )
-        sizes = _constant(options.num_atoms or len(unit), len(counts), draws)
-        _check_size(histogram, int(sizes[0][0]), 0)
-        constraints.append(GivenElements(torch.tensor(unit * (int(sizes[0][0]) // len(unit)))))
+        cell = torch.tensor(unit * ((options.num_atoms or len(unit)) // len(unit)))
+        sizes = _constant(len(cell), 0, draws)
+        _check_size(histogram, len(cell), 0)
+        constraints.append(GivenElements(cell))
+        stoichiometry = count_atoms(cell[None]).expand(len(sizes[0]), -1)
     else:
-        tokens, _ = draw_sizes(histogram, draws, num_atoms=options.num_atoms)
+        sizes = draw_sizes(histogram, draws, num_atoms=options.num_atoms)
         numbers = parse_elements(options.elements, codec.elements_seen) if options.elements else None
-        most = len(numbers) if numbers else None
-        sizes = tokens, draw_species(codec.histogram("crystal"), tokens, draws, most)
+        stoichiometry = draw_stoichiometries(codec, sizes[0], draws, len(numbers) if numbers else MAX_SPECIES)
+        choice = Stoichiometry(codec.elements_seen, stoichiometry)
         if numbers:
             constraints.append(AllowedElements(torch.tensor(numbers)))
-    return _layout(scheme, sizes, constraints, None, {}, periodic=True, tell_hydrogens=True)
+    return _layout(
+        scheme,
+        sizes,
+        constraints,
+        choice,
+        {},
+        periodic=True,
+        tell_hydrogens=True,
+        stoichiometry=stoichiometry,
+    )
 
 
 def draw_sizes(
@@ -175,27 +188,6 @@ def draw_sizes(
     return torch.from_numpy(sizes[fits][rows, 0]), torch.from_numpy(sizes[fits][rows, 1])
 
 
-def draw_species(histogram: Tensor, tokens: Tensor, draws: Draws, most: int | None) -> Tensor:
-    """Distinct elements (B,) of crystals of `tokens` (B,) atoms, as in the training data.
-
-    Sizes that were never seen with so few elements take those of all sizes.
-
-    Args:
-        histogram: training crystals by tokens and distinct elements.
-        tokens: atoms of each.
-        draws: one stream per new system.
-        most: elements to choose from; None for any.
-    """
-    counts = histogram.double().cpu()
-    number = torch.arange(counts.shape[1])
-    fits = (number > 0) & (number <= tokens[:, None]) & (number <= (most or len(number)))
-    weights = counts[tokens.clamp(max=len(counts) - 1)] * fits
-    weights = torch.where(weights.sum(1, keepdim=True) > 0, weights, (counts.sum(0) + 1e-9) * fits)
-    reached = weights.cumsum(1) / weights.sum(1, keepdim=True)
-    drawn = torch.searchsorted(reached, draws.uniform("species").cpu().double()[:, None], right=True)[:, 0]
-    return drawn.clamp(max=int(number[-1]))
-
-
 def _check_size(histogram: Tensor, tokens: int, hydrogens: int) -> None:
     """Warn of a system larger than any of the training data; refuse one that would exhaust memory."""
     sizes = histogram.nonzero().sum(1)
@@ -242,24 +234,25 @@ def _layout(
     scheme: ConditionScheme,
     sizes: Sizes,
     constraints: list[Constraint],
-    fixed: TotalHydrogens | ClosedShell | None,
+    choice: JointChoice | None,
     told: dict[str, float],
     *,
     periodic: bool,
     tell_hydrogens: bool,
+    stoichiometry: Tensor | None = None,
 ) -> Layout:
-    tokens, second = sizes
+    tokens, hydrogens = sizes
     codec, names = scheme.codec, list(scheme.properties)
     properties = torch.full((len(tokens), len(names)), torch.nan)
     for name, value in told.items():
         properties[:, names.index(name)] = value
     kinds = torch.full((len(tokens),), periodic)
-    none = torch.zeros_like(second)
-    hydrogens, species = (none, second) if periodic else (second, none)
-    conditions = scheme.describe(tokens, hydrogens, species, kinds, properties)
+    if stoichiometry is None:
+        stoichiometry = torch.zeros(len(tokens), MAX_SPECIES, dtype=torch.long)
+    conditions = scheme.describe(tokens, hydrogens, stoichiometry, kinds, properties)
     if not tell_hydrogens:
         conditions.pop("hydrogens", None)
-    constrain, finish = combine(codec, constraints, fixed) if isinstance(codec, AtomsCodec) else (None, None)
+    constrain, finish = combine(codec, constraints, choice) if isinstance(codec, AtomsCodec) else (None, None)
     order = torch.arange(int(tokens.max()))
     mask = order < tokens[:, None]
     # ADiT numbers its atoms.
