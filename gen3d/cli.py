@@ -162,7 +162,7 @@ class Sample:
             "seconds": round(seconds, 3),
             "versions": versions(),
         }
-        with atomic_write(out.with_name(f"samples{part}.json")) as temporary:
+        with atomic_write(_record(out, part)) as temporary:
             temporary.write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
         if self.json:
             print(json.dumps(record, default=str))
@@ -423,6 +423,19 @@ def _save(domain: Any, objects: Sequence[Any], out: Path) -> Path:
         domain.save(made, rescue)
         raise Gen3dError(f"{error}; the samples are in {rescue}") from error
     return out
+
+
+def _record(out: Path, part: str) -> Path:
+    """Where the record of a file goes: samples.json, or one of its own where that tells of another file."""
+    own, record = out.with_name(f"samples.{out.name}.json"), out.with_name(f"samples{part}.json")
+    if own.exists():
+        return own
+    try:
+        other = json.loads(record.read_text(encoding="utf-8"))["file"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return record
+    taken = other != out.name and out.with_name(str(other)).exists()
+    return own if taken else record
 
 
 def _counts(domain: Any, objects: Sequence[Any]) -> dict[str, int]:

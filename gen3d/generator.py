@@ -264,15 +264,18 @@ class Generator(nn.Module):
         Raises:
             Gen3dError: MAX_ROUNDS times as many were drawn without finding enough.
         """
-        wanted = len(_shard(n, shard))
+        part = _shard(n, shard)
+        wanted = len(part)
         if not wanted:
             return [], 0
+        first, limit = MAX_ROUNDS * int(part[0]), MAX_ROUNDS * wanted
         valid: list[Any] = []
         drawn = 0
-        for attempt in range(MAX_ROUNDS):
-            for made in self.sample(
-                n, seed=seed, shard=shard, progress=progress, first=attempt * n, **settings
-            ):
+        while drawn < limit:
+            # As many as it takes at the rate so far, and some more: another round costs as many steps.
+            rate = (len(valid) + 1) / (drawn + 1)
+            count = min(math.ceil(1.1 * (wanted - len(valid)) / rate), limit - drawn)
+            for made in self.sample(count, seed=seed, progress=progress, first=first + drawn, **settings):
                 drawn += 1
                 if self.domain.valid(made):
                     valid.append(made)

@@ -178,6 +178,12 @@ class _Trainer:
         """Take up the state of the run folder."""
         tensors, header = checkpoint.read_tensors(self.out / STATE)
         check_same_run(header["run"], to_dict(self.run_config), self.out)
+        for name, count in self._amounts().items():
+            if header[name] != count:
+                raise Gen3dError(
+                    f"{self.out} holds a run on {header[name]} {name}, and {self.data} has {count}: "
+                    "name another folder, or start over without resuming"
+                )
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}}
         for name, tensor in tensors.items():
             part, _, rest = name.partition(".")
@@ -295,12 +301,17 @@ class _Trainer:
             parts = {"model": self.generator.state_dict(), "average": averages, "optimizer": moments}
             tensors = {f"{part}.{name}": t for part, named in parts.items() for name, t in named.items()}
             header = {"run": to_dict(self.run_config), "step": self.step, "minutes": self._minutes()}
+            header |= self._amounts()
             checkpoint.write_tensors(
                 self.out / STATE, tensors, {**header, "totals": totals, "updates": updates}
             )
             with self.stage.averaged():
                 self.generator.save_pretrained(self.out / "checkpoint")
         self.accelerator.wait_for_everyone()
+
+    def _amounts(self) -> dict[str, int]:
+        """What tells one training set from another."""
+        return {"samples": len(self.dataset), "tokens": int(self.dataset.sizes.sum())}
 
     def _validate(self) -> dict[str, Any]:
         """The loss of the averaged weights on a fixed part of the "valid" split, with fixed noise."""

@@ -292,6 +292,17 @@ def test_sample_writes_the_objects_and_what_made_them(
     assert record["versions"]["torch"] == torch.__version__
 
 
+def test_every_file_of_a_folder_keeps_its_record(rings: Rings) -> None:
+    for name, count in (("a.npz", "2"), ("b.npz", "3"), ("a.npz", "4"), ("b.npz", "5")):
+        assert rings.sample("--n", count, "--out", name) == 0
+    records = [json.loads(path.read_text()) for path in Path().glob("samples*.json")]
+    assert sorted((record["file"], record["n"]) for record in records) == [("a.npz", 4), ("b.npz", 5)]
+    Path("a.npz").unlink()
+    assert rings.sample("--n", "6", "--out", "b.npz") == 0
+    records = [json.loads(path.read_text()) for path in Path().glob("samples*.json")]
+    assert [record["n"] for record in records if record["file"] == "b.npz"] == [6]
+
+
 def test_the_default_name_and_json(rings: Rings, capsys: pytest.CaptureFixture[str]) -> None:
     assert rings.sample("--n", "2", "--json") == 0
     assert json.loads(capsys.readouterr().out) == json.loads(Path("samples.json").read_text())

@@ -127,6 +127,28 @@ def test_samples_do_not_depend_on_shard_batch_or_count() -> None:
     same(single, list(chain(*halves)), atol=0)
 
 
+def test_valid_samples_are_the_first_of_the_numbered_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against drawing far more than enough and picking; a third or so is called valid here."""
+    generator = make()
+
+    def valid(_: RingDomain, points: np.ndarray) -> bool:
+        return int(1e4 * abs(points[0, 0])) % 3 == 0
+
+    monkeypatch.setattr(RingDomain, "valid", valid)
+    sequence = generator.sample(80, seed=4, steps=2, progress=False)
+    places = [i for i, points in enumerate(sequence) if valid(generator.domain, points)]
+    found, drawn = generator.sample_valid(9, seed=4, steps=2, progress=False)
+    assert drawn == places[8] + 1
+    for i, points in zip(places, found, strict=False):
+        np.testing.assert_allclose(points, sequence[i], rtol=1e-5, atol=1e-6)
+    parts = [generator.sample_valid(9, seed=4, shard=(i, 2), steps=2, progress=False)[0] for i in (0, 1)]
+    assert [len(part) for part in parts] == [4, 5]
+    assert len({points.tobytes() for part in parts for points in part}) == 9
+    monkeypatch.setattr(RingDomain, "valid", lambda *_: False)
+    with pytest.raises(Gen3dError, match="of 100 samples only 0 are valid; 2 were asked for"):
+        generator.sample_valid(2, steps=1, progress=False)
+
+
 def test_known_channels_are_kept() -> None:
     generator = make()
     for sampler in ("euler", "heun", "ancestral"):

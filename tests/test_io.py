@@ -107,6 +107,16 @@ def test_missing_and_unknown_files_are_named(tmp_path):
         io.read(tmp_path)
 
 
+def test_what_cannot_be_read_is_named(tmp_path):
+    """An entry whose counts line is broken stands between two good ones."""
+    path = tmp_path / "m.sdf"
+    io.write(MOLECULES[:2], path)
+    first, second = path.read_text().split("$$$$\n")[:2]
+    path.write_text(f"{first}$$$$\nbroken\n\n\nno counts\n$$$$\n{second}$$$$\n")
+    with pytest.warns(UserWarning, match=r"m\.sdf: 2 read, 1 skipped\s.*broken"):
+        assert len(io.read(path)) == 2
+
+
 def test_the_table_agrees_with_the_readers():
     from gen3d.domains.atoms.readers import READERS
 

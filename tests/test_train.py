@@ -278,6 +278,9 @@ def test_a_run_of_another_configuration_is_not_resumed_but_can_be_replaced(
     assert run_config(load_yaml(tmp_path / "config.yaml")) == config()
     with pytest.raises(Gen3dError, match=r"holds a run with train\.seed = 0, not 5"):
         quietly(config(seed=5), data, tmp_path)
+    more = write_rings(tmp_path / "more", count=37)
+    with pytest.raises(Gen3dError, match=r"holds a run on \d+ samples, and .*more has 37"):
+        quietly(config(), more, tmp_path)
     quietly(config(steps=12, log_every=2), data, tmp_path)  # these may change
     assert checkpoint.read_header(tmp_path / STATE)["step"] == 12
     quietly(config(seed=5, steps=10), data, tmp_path, resume=False)

@@ -106,8 +106,9 @@ def read_systems(path: str | Path, report: ReadReport | None = None) -> Iterator
 def read_objects(path: str | Path, report: ReadReport | None = None) -> Iterator[Any]:
     """Yield RDKit molecules (bonds as in the file, or perceived where it has none) and pymatgen Structures.
 
-    Arguments and errors are those of `read_systems`.
+    Arguments and errors are those of `read_systems`. Without a report, a warning names what was skipped.
     """
+    told = report is not None
     report = ReadReport() if report is None else report
     for value, entry in _read_entries(Path(path), report):
         try:
@@ -118,6 +119,8 @@ def read_objects(path: str | Path, report: ReadReport | None = None) -> Iterator
             continue
         report.read += 1
         yield native
+    if report.failures and not told:
+        warnings.warn(f"{path}: {report.summary()}", stacklevel=1)
 
 
 def parse_cif_text(text: str, report: ReadReport, entry: str) -> AtomicSystem | None:
