@@ -88,33 +88,48 @@ def main() -> None:
     if arguments.out.is_file():
         report["variants"] = json.loads(arguments.out.read_text())["variants"]
     for name in arguments.variants or variants:
-        report["variants"][name] = measure(merge(values, variants[name]), arguments)
+        with tempfile.TemporaryDirectory() as folder:
+            changed = merge(values, variants[name])
+            run = train_for(changed, arguments.data, arguments.minutes, Path(folder))
+            found = measure(run, values["domain"], arguments.data, arguments.samples)
+            report["variants"][name] = {"steps": trained_steps(run), **found}
         print(name, json.dumps(report["variants"][name]), flush=True)
         with atomic_write(arguments.out) as temporary:
             temporary.write_text(json.dumps(report, indent=2) + "\n")
 
 
-def measure(values: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
-    """Train one variant for the given minutes, sample from it and measure the samples."""
-    with tempfile.TemporaryDirectory() as folder:
-        start, codec_steps = begin(values, arguments.data, Path(folder) / "start")
-        # The rate must reach zero when the minutes end, so a few steps tell how many there will be.
-        probe = merge(values, {"train": {"codec_steps": codec_steps, "steps": codec_steps + 60}})
-        began = time.monotonic()
-        train(run_config(probe), arguments.data, Path(folder) / "probe", init_from=start, progress=False)
-        lines = (Path(folder) / "probe" / "metrics.jsonl").read_text().splitlines()
-        last = json.loads(lines[-1])
-        rate = last["samples_per_second"] / probe["train"]["batch_size"]
-        spent = time.monotonic() - began if codec_steps else 0.0
-        steps = codec_steps + int(rate * max(60 * arguments.minutes - spent, 1))
-        config = run_config(merge(probe, {"train": {"steps": steps, "checkpoint_minutes": 60.0}}))
-        out = Path(folder) / "run"
-        train(config, arguments.data, out, init_from=start, progress=False)
-        generator = Generator.from_pretrained(out / "checkpoint", "cpu")
-        samples = generator.sample(arguments.samples, seed=0, progress=False)
-        reference = generator.domain.reference(arguments.data, "valid")
-        found = {m.name: m.value for m in generator.domain.metrics(samples, reference, workers=1)}
-        return {"steps": steps, **{name: found[name] for name in MEASURES[values["domain"]]}}
+def train_for(values: dict[str, Any], data: str, minutes: float, folder: Path) -> Path:
+    """The run folder of a model trained for so many minutes, its rate at zero when they end."""
+    start, codec_steps = begin(values, data, folder / "start")
+    # A few steps tell how many there will be.
+    probe = merge(values, {"train": {"codec_steps": codec_steps, "steps": codec_steps + 60}})
+    began = time.monotonic()
+    train(run_config(probe), data, folder / "probe", init_from=start, progress=False)
+    rate = metrics(folder / "probe")["samples_per_second"] / probe["train"]["batch_size"]
+    spent = time.monotonic() - began if codec_steps else 0.0
+    steps = codec_steps + int(rate * max(60 * minutes - spent, 1))
+    config = run_config(merge(probe, {"train": {"steps": steps, "checkpoint_minutes": 60.0}}))
+    train(config, data, folder / "run", init_from=start, progress=False)
+    return folder / "run"
+
+
+def metrics(run: Path) -> dict[str, Any]:
+    """The last line of metrics.jsonl."""
+    last: dict[str, Any] = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    return last
+
+
+def trained_steps(run: Path) -> int:
+    return int(load_yaml(run / "config.yaml")["train"]["steps"])
+
+
+def measure(run: Path, domain: str, data: str, samples: int) -> dict[str, float | None]:
+    """What samples of a trained model are like, beside the validation split."""
+    generator = Generator.from_pretrained(run / "checkpoint", "cpu", domain=domain)
+    made = generator.sample(samples, seed=0, progress=False)
+    reference = generator.domain.reference(data, "valid")
+    found = {m.name: m.value for m in generator.domain.metrics(made, reference, workers=1)}
+    return {name: found[name] for name in MEASURES[domain]}
 
 
 def begin(values: dict[str, Any], data: str, folder: Path) -> tuple[Path, int]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gen3d import checkpoint, domains
 from gen3d.config import from_dict, to_dict
-from gen3d.diffusion.guidance import ClassifierFree
+from gen3d.diffusion.guidance import Autoguidance, ClassifierFree
 from gen3d.diffusion.objective import DiffusionConfig, diffusion_loss
 from gen3d.diffusion.samplers import (
     SAMPLERS,
@@ -362,9 +362,10 @@ class Generator(nn.Module):
         callback: Callback | None,
     ) -> Tokens:
         """Unnormalised latent tokens of one batch, which is `rows` of what the domain laid out."""
-        denoise: Denoiser = self._denoiser(layout, layout.conditions)
-        if settings.guidance != 1 and layout.conditions:
-            free = self._denoiser(layout, {})
+        denoise = self._denoiser(layout, layout.conditions, settings)
+        kept = {name: value for name, value in layout.conditions.items() if name in layout.unguided}
+        if settings.guidance != 1 and len(kept) < len(layout.conditions):
+            free = self._denoiser(layout, kept, settings)
             denoise = ClassifierFree(denoise, free, settings.guidance, settings.guidance_interval)
         if layout.known is not None and layout.known_mask is not None:
             denoise = KnownRegion(denoise, self._normalise(layout.known), layout.known_mask)
@@ -395,11 +396,15 @@ class Generator(nn.Module):
     def _denormalise(self, latents: Tensor) -> Tensor:
         return latents * self.latent_std + self.latent_mean
 
-    def _denoiser(self, layout: Layout, conditions: Conditions) -> ModelDenoiser:
+    def _denoiser(self, layout: Layout, conditions: Conditions, settings: SamplingConfig) -> Denoiser:
         diffusion = self.config.diffusion
-        return ModelDenoiser(
+        denoise = ModelDenoiser(
             self.core, diffusion.path, diffusion.prediction, layout.mask, layout.positions, conditions
         )
+        if settings.autoguidance == 1:
+            return denoise
+        weak = replace(denoise, remember=False)
+        return Autoguidance(denoise, weak, settings.autoguidance, settings.autoguidance_interval)
 
     def _card(self) -> str:
         """A model card that says what the configuration says."""
@@ -461,6 +466,11 @@ def _check_fit(config: GeneratorConfig, domain: GenerativeDomain) -> None:
                 f"model.{name} is {model[name]!r}; "
                 f"domain {config.domain!r} with this diffusion needs {value!r}"
             )
+    if config.sampling.autoguidance != 1 and not config.model.self_conditioning:
+        raise Gen3dError(
+            f"sampling.autoguidance is {config.sampling.autoguidance}; it needs self-conditioning, "
+            "diffusion.self_condition_rate above 0"
+        )
 
 
 def _settings(

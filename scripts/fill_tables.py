@@ -56,6 +56,17 @@ def ablations(name: str) -> str:
     return rows(*lines)
 
 
+def joint() -> str:
+    """One model of both beside one of each."""
+    found = report("joint")
+    lines = [("", "joint", "alone")]
+    for domain in ("molecule", "crystal"):
+        for key, alone in found[domain][domain].items():
+            together = found["joint"][domain][key]
+            lines.append((f"{domain}: {key}", f"{together:.4g}", f"{alone:.4g}"))
+    return rows(*lines, ("minutes of training", *(f"{found[m]['minutes']:g}" for m in ("joint", "molecule"))))
+
+
 def one_decimal(name: str) -> Callable[[str], str]:
     """The metrics of a report by key, as text."""
     metrics = report(name)["metrics"]
@@ -108,6 +119,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "structure_prediction": lambda: chosen("structure_prediction", ""),
     "molecule_ablations": lambda: ablations("molecule_ablations"),
     "crystal_ablations": lambda: ablations("crystal_ablations"),
+    "joint": joint,
 }
 
 

@@ -21,7 +21,7 @@ import gen3d
 from gen3d import domains
 from gen3d.config import to_dict
 from gen3d.diffusion.objective import DiffusionConfig
-from gen3d.domains.base import ChannelGroup
+from gen3d.domains.base import ChannelGroup, Layout
 from gen3d.draws import Draws
 from gen3d.errors import Gen3dError
 from gen3d.generator import Generator, GeneratorConfig, SamplingConfig
@@ -158,6 +158,41 @@ def test_known_channels_are_kept() -> None:
         for sample in samples:
             np.testing.assert_allclose(sample[0], expected, atol=1e-4)
             assert np.abs(sample[1:] - expected).max() > 1e-2
+
+
+def test_guidance_leaves_alone_what_the_layout_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = make()
+    whole = RingDomain.layout
+
+    def sampled(guidance: float, *unguided: str) -> np.ndarray:
+        def layout(self: RingDomain, options: Any, draws: Draws) -> Layout:
+            return dataclasses.replace(whole(self, options, draws), unguided=frozenset(unguided))
+
+        monkeypatch.setattr(RingDomain, "layout", layout)
+        return np.stack(generator.sample(3, size=5, guidance=guidance, progress=False))
+
+    plain = sampled(1.0)
+    np.testing.assert_array_equal(sampled(4.0, "size", "parity"), plain)
+    results = [plain, sampled(4.0), sampled(4.0, "size"), sampled(4.0, "parity")]
+    for i, a in enumerate(results):
+        for b in results[:i]:
+            assert np.abs(a - b).max() > 1e-3
+
+
+def test_autoguidance_is_a_setting_of_self_conditioned_networks() -> None:
+    plain = make()
+    guided = make(sampling=SamplingConfig(steps=8, autoguidance=3.0))
+    early = make(sampling=SamplingConfig(steps=8, autoguidance=3.0, autoguidance_interval=(0.0, 0.01)))
+    a, b, c = (np.stack(g.sample(3, size=5, progress=False)) for g in (plain, guided, early))
+    assert np.abs(a - b).max() > 1e-3
+    np.testing.assert_array_equal(a, c)  # the first step has nothing to remember
+    unaware = dataclasses.replace(MODEL, self_conditioning=False)
+    with pytest.raises(Gen3dError, match=r"sampling\.autoguidance is 3\.0; it needs self-conditioning"):
+        make(
+            model=unaware,
+            diffusion=DiffusionConfig(self_condition_rate=0.0),
+            sampling=SamplingConfig(autoguidance=3.0),
+        )
 
 
 def test_constraints_of_the_layout_hold_for_every_sample_in_any_batching() -> None:

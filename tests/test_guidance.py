@@ -1,5 +1,8 @@
 """Guidance wrappers: identities, closed forms on Gaussians, and composition."""
 
+from dataclasses import replace
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -96,6 +99,26 @@ def test_autoguidance_leaves_the_weak_network_behind(noise, t):
     main, weak = ModelDenoiser(network(), PATH), ModelDenoiser(network(depth=1, seed=1), PATH)
     good, bad = main(noise, t), weak(noise, t)
     torch.testing.assert_close(Autoguidance(main, weak, 2.0)(noise, t), 2 * good - bad)
+
+
+def test_autoguidance_away_from_not_remembering(noise):
+    """Euler written out: the better prediction is shown the one before it, the worse never is."""
+    torch.manual_seed(0)
+    model = DiffusionTransformer(TransformerConfig(3, 16, 2, 2, self_conditioning=True))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    model.requires_grad_(False)
+    times = schedule(4)
+    x, previous = noise, None
+    for t, s in pairwise(times):
+        now = t.expand(2)
+        good, bad = model(x, now, self_cond=previous), model(x, now)
+        previous, clean = good, bad + 1.7 * (good - bad)
+        x = clean if s == 1 else x + (s - t) * (clean - x) / (1 - t)
+    main = ModelDenoiser(model, PATH)
+    guided = Autoguidance(main, replace(main, remember=False), 1.7)
+    torch.testing.assert_close(euler(guided, noise, PATH, times), x)
+    assert not torch.allclose(euler(ModelDenoiser(model, PATH), noise, PATH, times), x, atol=1e-3)
 
 
 def test_attention_perturbation(noise, t):

@@ -39,7 +39,10 @@ class ClassifierFree:
 
 @dataclass(frozen=True)
 class Autoguidance:
-    """Away from a weaker network: smaller or less trained (arXiv 2406.02507).
+    """Away from a weaker network: smaller, less trained, or not shown what it predicted (arXiv 2406.02507).
+
+    The last kind needs no second network: a self-conditioned one without its previous prediction
+    (`ModelDenoiser.remember`) is the same with less to go by.
 
     Attributes:
         main: the good denoiser.

@@ -253,6 +253,10 @@ class SamplingConfig:
     """Scale of classifier-free guidance; 1 for none."""
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     """Times between which guidance acts."""
+    autoguidance: float = 1.0
+    """Scale of guidance away from the same network without its previous prediction; 1 for none."""
+    autoguidance_interval: tuple[float, float] = (0.0, 1.0)
+    """Times between which autoguidance acts."""
     shift: float = 1.0
     """Moves the sampler's times towards the noise; use the shift of training."""
     spacing: Literal["uniform", "log"] = "uniform"
@@ -306,6 +310,7 @@ class ModelDenoiser:
         positions: (B, N, A).
         cond: conditions by name.
         perturb: attention perturbation, as in `DiffusionTransformer.forward`.
+        remember: show a self-conditioned network its previous prediction.
     """
 
     model: DiffusionTransformer
@@ -315,6 +320,7 @@ class ModelDenoiser:
     positions: TokenPositions | None = None
     cond: Conditions | None = None
     perturb: Mapping[int, Mapping[int, float] | Tensor] | None = None
+    remember: bool = True
 
     def __post_init__(self) -> None:
         self._previous: Tensor | None = None
@@ -332,7 +338,7 @@ class ModelDenoiser:
         denoised = self.path.convert(output, self.prediction, "x", x, t)
         if self.mask is not None:
             denoised = denoised * self.mask[..., None]
-        if self.model.config.self_conditioning:
+        if self.model.config.self_conditioning and self.remember:
             self._previous = denoised
         return denoised
 

@@ -74,6 +74,8 @@ class Layout:
         mask: (B, N), True where a token is real.
         positions: (B, N, A) or None.
         conditions: what the transformer is told, by name, each with leading dimension B.
+        unguided: names of the conditions that classifier-free guidance leaves alone: what it moves away
+            from is told them, too.
         known: latent values (B, N, C) that sampling must keep, or None.
         known_mask: (B, N, C), True where `known` counts, or None.
         constrain: maps every clean prediction of the sampler, unnormalised latents (B, N, C), to the
@@ -85,6 +87,7 @@ class Layout:
     mask: TokenMask
     positions: TokenPositions | None = None
     conditions: Conditions = field(default_factory=dict)
+    unguided: frozenset[str] = frozenset()
     known: Tensor | None = None
     known_mask: Tensor | None = None
     constrain: Callable[[Tensor, Tensor], Tensor] | None = None

@@ -1,6 +1,7 @@
 """How many tokens new systems get, and what is given of them."""
 
 import warnings
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ from gen3d.domains.atoms.stoichiometry import Stoichiometry, count_atoms, draw_s
 from gen3d.domains.base import Layout
 from gen3d.draws import Draws
 from gen3d.errors import Gen3dError
+from gen3d.types import Conditions
 
 HYDROGEN = 1
 
@@ -257,7 +259,16 @@ def _layout(
     mask = order < tokens[:, None]
     # ADiT numbers its atoms.
     numbered = None if isinstance(codec, AtomsCodec) else order.float().expand(mask.shape)[..., None]
-    return Layout(mask, numbered, conditions, constrain=constrain, finish=finish)
+    unguided = sizes_of(conditions, told)
+    return Layout(mask, numbered, conditions, unguided, constrain=constrain, finish=finish)
+
+
+def sizes_of(conditions: Conditions, guided: Iterable[str] = ()) -> frozenset[str]:
+    """Names of the conditions that guidance leaves alone: all but `guided` ones and the kind of system.
+
+    What is known of a sample's size holds whether or not it has the property that is asked for.
+    """
+    return frozenset(conditions) - {*guided, "kind"}
 
 
 def _check_explicit(scheme: ConditionScheme, options: MoleculeOptions | CrystalOptions, *names: str) -> None:
