@@ -362,6 +362,28 @@ class TestLoss:
         )
         assert (first + second) / 2 == pytest.approx(whole, rel=1e-4)
 
+    def test_the_decoder_sees_the_content_of_other_atoms_at_times(self, monkeypatch) -> None:
+        """Acetaldehyde, whose heavy atoms differ in hydrogens: a third of the drawn half draw themselves.
+
+        The geometry stays, and channels of one kind stay together.
+        """
+        codec = AtomsCodec(CodecConfig(**QUIET, swapped_content=1.0), ("molecule",))
+        places = [(0.0, 0, 0), (1.5, 0, 0), (2.1, 1.0, 0)]
+        symbols = molecule("CCOHHHH", [*places, *around(places[0], 3), (1.9, -1.0, 0)])
+        batch = pooled_batch([symbols] * 3000)
+        shown = []
+        whole = codec.decode
+        monkeypatch.setattr(codec, "decode", lambda tokens: shown.append(tokens) or whole(tokens))
+        codec.loss(batch, draws(3000))
+        before, after = codec.encode(batch).x[:, :3].detach(), shown[0].x[:, :3].detach()
+        assert torch.equal(after[..., codec.slices["position"]], before[..., codec.slices["position"]])
+        part = codec.slices["hydrogen"]
+        same = (after[:, :, None, part] == before[:, None, :, part]).all(-1)
+        assert torch.equal(same.sum(-1), torch.ones(3000, 3, dtype=torch.long))
+        moved = 1 - same.diagonal(dim1=1, dim2=2).float().mean()
+        assert moved == pytest.approx(0.5 * 2 / 3, abs=0.02)
+        assert not torch.equal(after[..., codec.slices["element"]], before[..., codec.slices["element"]])
+
     def test_the_best_assignment_of_slots_is_scipys(self) -> None:
         generator = torch.Generator().manual_seed(0)
         predicted, target = torch.randn(2, 60, SLOTS, 3, generator=generator)

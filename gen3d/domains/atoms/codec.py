@@ -58,6 +58,9 @@ class CodecConfig:
     """The same on the torus channels and, a fifth of it, on the lattice channels."""
     content_noise: float = 0.6
     """The same on the element and hydrogen channels, whose values have unit variance."""
+    swapped_content: float = 0.0
+    """Largest share of atoms that the decoder, in training, sees with the element or hydrogen channels of
+    another atom of the system, so that it learns to weigh them against the geometry and each other."""
     content_scale: float = 0.4
     """Standard deviation of normalised element and hydrogen channels beside 1 of the geometry: the
     smaller, the later in sampling they are decided (EDM, arXiv 2203.17003, scales types by 0.25). Crystals
@@ -67,6 +70,8 @@ class CodecConfig:
         # One normalised channel would be constant.
         if self.element_channels < 2:
             raise ValueError(f"element_channels is {self.element_channels}; at least 2")
+        if not 0 <= self.swapped_content <= 1:
+            raise ValueError(f"swapped_content is {self.swapped_content}; allowed: 0 to 1")
         if self.hydrogen_channels < 0 or self.hydrogen_channels == 1:
             raise ValueError(f"hydrogen_channels is {self.hydrogen_channels}; allowed: 0, or at least 2")
 
@@ -163,7 +168,8 @@ class AtomsCodec(StatisticsCodec):
         Hydrogens of one atom have no order: the best assignment of slots counts.
         """
         tokens = self.encode(batch)
-        decoded = self.decode(tokens.with_values(tokens.x + self._noise(tokens.x, draws)))
+        spoilt = self._swap(tokens, draws)
+        decoded = self.decode(tokens.with_values(spoilt + self._noise(spoilt, draws)))
         mask = batch.mask
         parts = {"element": masked_mean(_cross_entropy(decoded.element_logits, batch.numbers), mask)}
         if self.pooled:
@@ -185,6 +191,23 @@ class AtomsCodec(StatisticsCodec):
         counts = self.hydrogen_counts(batch.hydrogen_counts)
         code = self.hydrogen_code(torch.cat([counts, sites.sum(-2)], -1))
         return F.layer_norm(code, (self.config.hydrogen_channels,))
+
+    def _swap(self, tokens: Tokens, draws: Draws) -> Tensor:
+        """Latents (B, N, C), some atoms with the element or hydrogen channels of a random other one."""
+        x, mask = tokens.x, tokens.mask
+        if not self.config.swapped_content:
+            return x
+        x, count = x.clone(), mask.shape[1]
+        for name in ("element", "hydrogen"):
+            part = self.slices[name]
+            share = self.config.swapped_content * draws.uniform(f"codec/swap/{name}/share", 1)
+            chosen = draws.uniform(f"codec/swap/{name}/atoms", count) < share
+            other = (
+                draws.uniform(f"codec/swap/{name}/others", count).to(x.device) * mask.sum(1, keepdim=True)
+            ).long()
+            swapped = tokens.x[..., part].gather(1, other[..., None].expand(-1, -1, part.stop - part.start))
+            x[..., part] = torch.where((chosen.to(x.device) & mask)[..., None], swapped, x[..., part])
+        return x
 
     def _noise(self, x: Tensor, draws: Draws) -> Tensor:
         """Gaussian latent noise whose strength is uniform, for each sample and kind of channel."""
