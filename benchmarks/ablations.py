@@ -30,12 +30,14 @@ SMALL = {
     "train": {"batch_size": 128, "warmup": 50, "ema": 0.995},
 }
 STEPS_OF_A_CODEC = 500
+NO_SELF_CONDITIONING = {"diffusion": {"self_condition_rate": 0.0}, "sampling": {"autoguidance": 1.0}}
 
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "molecule": {
         "default": {},
         "adamw": {"train": {"optimizer": "adamw", "learning_rate": 0.001}},
-        "no self-conditioning": {"diffusion": {"self_condition_rate": 0.0}},
+        "no self-conditioning": NO_SELF_CONDITIONING,
+        "no autoguidance": {"sampling": {"autoguidance": 1.0}},
         "random rotations": {"domain_config": {"canonical_frame": False}},
         "noise paired at random": {"diffusion": {"coupling": "independent"}},
         "no distances": {"model": {"positions": "none", "axes": 0, "position_channels": 0}},
@@ -47,7 +49,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "crystal": {
         "default": {},
         "adamw": {"train": {"optimizer": "adamw", "learning_rate": 0.001}},
-        "no self-conditioning": {"diffusion": {"self_condition_rate": 0.0}},
+        "no self-conditioning": NO_SELF_CONDITIONING,
         "elements decided late": {"domain_config": {"codec": {"content_scale": 0.5}}},
         "noise paired at random": {"diffusion": {"coupling": "independent"}},
         "no distances": {"model": {"positions": "none", "axes": 0, "position_channels": 0}},

@@ -2,7 +2,7 @@
 
 import math
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,12 @@ class Generator(nn.Module):
         return generator.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
 
     def save_pretrained(
-        self, folder: str | Path, *, dtype: torch.dtype = torch.float32, card: str | None = None
+        self,
+        folder: str | Path,
+        *,
+        dtype: torch.dtype = torch.float32,
+        card: str | None = None,
+        weights: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Write a checkpoint folder, or replace the one there.
 
@@ -117,11 +122,12 @@ class Generator(nn.Module):
             folder: where.
             dtype: precision in which parameters are stored; buffers keep theirs.
             card: the text of README.md; by default a short one made from the configuration.
+            weights: tensors to write in place of its own of the same names.
 
         Raises:
             Gen3dError: the folder cannot be written; what it held stays readable.
         """
-        tensors = self.state_dict()
+        tensors = {**self.state_dict(), **(weights or {})}
         for name, _ in self.named_parameters():
             tensors[name] = tensors[name].to(dtype)
         config = {"gen3d_version": __version__, **to_dict(self.config)}

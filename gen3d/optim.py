@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gen3d.sharding import spread_like, whole
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic that drives singular values towards 1 (Jordan et al., 2024)."""
 ITERATIONS = 5
@@ -67,10 +69,12 @@ class Muon(torch.optim.Optimizer):
             gradients.append(parameter.grad)
             averages.append(state["momentum"])
         torch._foreach_lerp_(averages, gradients, 1 - momentum)
-        ahead = torch.stack(torch._foreach_lerp(gradients, averages, momentum))
+        # Of sharded matrices, every process takes all the directions and keeps its part.
+        ahead = torch.stack([whole(m) for m in torch._foreach_lerp(gradients, averages, momentum)])
         length = lr * ADAM_RMS * max(ahead.shape[-2:]) ** 0.5
         torch._foreach_mul_(parameters, 1 - lr * weight_decay)
-        torch._foreach_add_(parameters, list(orthogonalise(ahead).unbind()), alpha=-length)
+        moves = [spread_like(move, p) for move, p in zip(orthogonalise(ahead), parameters, strict=True)]
+        torch._foreach_add_(parameters, moves, alpha=-length)
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:

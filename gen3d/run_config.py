@@ -12,8 +12,13 @@ from gen3d.generator import GeneratorConfig, SamplingConfig, fitted_model, make_
 from gen3d.nn.transformer import SIZES, TransformerConfig
 
 RESUMABLE = {
-    f"train.{name}"
-    for name in ("steps", "accumulate", "checkpoint_minutes", "log_every", "valid_every", "valid_samples")
+    "train.steps",
+    "train.accumulate",
+    "train.shard",
+    "train.checkpoint_minutes",
+    "train.log_every",
+    "train.valid_every",
+    "train.valid_samples",
 }
 """Keys, beside those of `sampling`, that may change between a run's parts."""
 
@@ -54,6 +59,8 @@ class TrainConfig:
     """Of initial weights, data order, augmentation and noise."""
     accumulate: int = 1
     """Micro-batches into which each process divides its part of a batch, to save memory."""
+    shard: bool = False
+    """Spread the transformer over the processes (FSDP2), for models that are too large for one."""
     latent_batches: int = 64
     """Batches that fit the latent statistics when the codec is done."""
     checkpoint_minutes: float = 10.0

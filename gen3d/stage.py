@@ -13,6 +13,7 @@ from gen3d.errors import Gen3dError
 from gen3d.generator import Generator
 from gen3d.optim import Muon
 from gen3d.run_config import TrainConfig
+from gen3d.sharding import own_part, shard, spread_like, whole
 
 
 class Stage:
@@ -24,6 +25,9 @@ class Stage:
         self.name, self.config = name, config
         codec = name == "codec"
         self.module = generator.codec if codec else generator.core
+        sharded = config.shard and not codec
+        if sharded:
+            shard(generator.core)
         self.start, self.length = (
             (0, config.codec_steps) if codec else (config.codec_steps, config.steps - config.codec_steps)
         )
@@ -38,7 +42,7 @@ class Stage:
         self.generator = generator
         self.train_mode()
         self.loss = _Loss(generator, name, _autocast(config.precision, accelerator.device))
-        self.objective = accelerator.prepare(self.loss)
+        self.objective = self.loss if sharded else accelerator.prepare(self.loss)
         self.optimizers = make_optimizers(self.named, config)
         self.averages = {n: p.detach().clone() for n, p in self.named.items()}
         self.updates = 0
@@ -53,15 +57,16 @@ class Stage:
 
     def update(self, step: int) -> Tensor:
         """Move the parameters along their gradients, and the averages after them; returns the norm."""
-        norm = nn.utils.clip_grad_norm_(self.named.values(), self.config.clip)
+        norm = whole(nn.utils.clip_grad_norm_(self.named.values(), self.config.clip))
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.rate(step)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         decay = min(self.config.ema, (1 + self.updates) / (10 + self.updates))
-        values = [p.detach() for p in self.named.values()]
-        torch._foreach_lerp_(list(self.averages.values()), values, 1 - decay)
+        values = [own_part(p.detach()) for p in self.named.values()]
+        averages = [own_part(average) for average in self.averages.values()]
+        torch._foreach_lerp_(averages, values, 1 - decay)
         self.updates += 1
         return norm
 
@@ -82,28 +87,42 @@ class Stage:
         """Make the averages the weights, for good."""
         self._swap()
 
+    @torch.no_grad()
     def _swap(self) -> None:
+        # In place: a sharded transformer keeps hold of its tensors.
         for name, parameter in self.named.items():
-            parameter.data, self.averages[name] = self.averages[name], parameter.data
+            value, average = own_part(parameter.detach()), own_part(self.averages[name])
+            kept = value.clone()
+            value.copy_(average)
+            average.copy_(kept)
 
     def save(self) -> tuple[dict[str, Tensor], dict[str, Tensor], int]:
-        """The averages, the tensors of the optimizers by "optimizer.parameter.name", the count of updates."""
+        """The averages, the tensors of the optimizers by "optimizer.parameter.name", the count of updates.
+
+        Every process must call it: what is sharded is gathered.
+        """
+        averages = {name: whole(average) for name, average in self.averages.items()}
         moments = {
-            f"{which}.{number}.{name}": tensor
+            f"{which}.{number}.{name}": whole(tensor)
             for which, optimizer in enumerate(self.optimizers)
-            for number, entry in optimizer.state_dict()["state"].items()
-            for name, tensor in entry.items()
+            for number, entry in sorted(optimizer.state_dict()["state"].items())
+            for name, tensor in sorted(entry.items())
         }
-        return self.averages, moments, self.updates
+        return averages, moments, self.updates
 
     def load(self, averages: dict[str, Tensor], moments: dict[str, Tensor], updates: int) -> None:
         """Take up what `save` returned."""
         for name, average in self.averages.items():
-            average.copy_(averages[name])
+            own_part(average).copy_(own_part(spread_like(averages[name], average)))
         states: list[dict[int, dict[str, Tensor]]] = [{} for _ in self.optimizers]
+        parameters = [[p for group in o.param_groups for p in group["params"]] for o in self.optimizers]
         for key, tensor in moments.items():
             which, number, name = key.split(".")
-            states[int(which)].setdefault(int(number), {})[name] = tensor
+            parameter = parameters[int(which)][int(number)]
+            whole_shape = tensor.shape == parameter.shape  # a step count is spread nowhere
+            states[int(which)].setdefault(int(number), {})[name] = (
+                spread_like(tensor, parameter) if whole_shape else tensor
+            )
         for optimizer, state in zip(self.optimizers, states, strict=True):
             optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
         self.updates = updates

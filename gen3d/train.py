@@ -33,6 +33,7 @@ from gen3d.files import atomic_write, remove_stale
 from gen3d.generator import Generator
 from gen3d.locate import locate
 from gen3d.run_config import RunConfig, TrainConfig, check_same_run, run_config
+from gen3d.sharding import whole
 from gen3d.stage import Stage
 
 __all__ = ["RunConfig", "TrainConfig", "run_config", "train"]
@@ -126,8 +127,8 @@ class _Trainer:
                 bar.set_postfix(loss=f"{self._log():.4g}", refresh=False)
             if self.step == config.codec_steps:
                 self._begin_prior()
-            if config.valid_every and self.step % config.valid_every == 0 and main:
-                self._write_metrics(self._validate())
+            if config.valid_every and self.step % config.valid_every == 0:
+                self._write_metrics(self._validate())  # by all processes: they may share one transformer
             bar.update()
         bar.close()
         self._save()
@@ -296,17 +297,17 @@ class _Trainer:
     def _save(self) -> None:
         """Write the training state, then the checkpoint."""
         totals = self._settle_totals()
+        averages, moments, updates = self.stage.save()
+        model = {name: whole(tensor) for name, tensor in self.generator.state_dict().items()}
         if self.accelerator.is_main_process:
-            averages, moments, updates = self.stage.save()
-            parts = {"model": self.generator.state_dict(), "average": averages, "optimizer": moments}
+            parts = {"model": model, "average": averages, "optimizer": moments}
             tensors = {f"{part}.{name}": t for part, named in parts.items() for name, t in named.items()}
             header = {"run": to_dict(self.run_config), "step": self.step, "minutes": self._minutes()}
             header |= self._amounts()
             checkpoint.write_tensors(
                 self.out / STATE, tensors, {**header, "totals": totals, "updates": updates}
             )
-            with self.stage.averaged():
-                self.generator.save_pretrained(self.out / "checkpoint")
+            self.generator.save_pretrained(self.out / "checkpoint", weights={**model, **averages})
         self.accelerator.wait_for_everyone()
 
     def _amounts(self) -> dict[str, int]:

@@ -1,8 +1,8 @@
 """Put a trained checkpoint where `gen3d.load(DOMAIN)` finds it, in half precision, keeping its model card.
 
-python scripts/ship_checkpoint.py runs/crystal/checkpoint gen3d/weights/crystal 40 ancestral
+python scripts/ship_checkpoint.py runs/crystal/checkpoint gen3d/weights/crystal configs/crystal.yaml
 
-The number is that of the sampler's steps by default; the sampler is the configuration's unless it is named.
+The defaults of sampling are those of the configuration.
 """
 
 import sys
@@ -12,14 +12,15 @@ from pathlib import Path
 import torch
 
 from gen3d.checkpoint import CARD
+from gen3d.config import load_yaml
 from gen3d.generator import Generator
+from gen3d.run_config import run_config
 
 
-def main(source: str, target: str, steps: str, sampler: str | None = None) -> None:
+def main(source: str, target: str, config: str) -> None:
     card = Path(target) / CARD
     generator = Generator.from_pretrained(source, "cpu")
-    sampling = generator.config.sampling
-    sampling = replace(sampling, steps=int(steps), sampler=sampler or sampling.sampler)
+    sampling = run_config(load_yaml(Path(config))).sampling
     generator.config = replace(generator.config, sampling=sampling)
     text = card.read_text(encoding="utf-8") if card.is_file() else None
     generator.save_pretrained(target, dtype=torch.float16, card=text)

@@ -381,15 +381,52 @@ def test_a_signal_saves_and_the_same_command_resumes(data: Path, tmp_path: Path,
     same_run(tmp_path / "whole", tmp_path / "run")
 
 
+def two_processes(values: dict, data: Path, folder: Path, name: str) -> str:
+    """Train in two processes; returns what they print."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    process = start(launcher, folder / "run.py", values, data, folder / name)
+    output, errors = process.communicate(timeout=100)
+    assert process.returncode == 0, errors
+    return output
+
+
+def same_curve(folder: Path, *names: str) -> None:
+    keys = ("step", "loss", "valid_loss", "grad_norm")
+    first, *others = (np.array(metrics(folder / name, *keys), dtype=float) for name in names)
+    for other in others:
+        np.testing.assert_allclose(first, other, rtol=1e-3)
+
+
 @pytest.mark.slow
 def test_two_processes_follow_the_curve_of_one(data: Path, tmp_path: Path) -> None:
     quietly(config(), data, tmp_path / "one")
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    process = start(launcher, tmp_path / "run.py", VALUES, data, tmp_path / "two")
-    output, errors = process.communicate(timeout=100)
-    assert process.returncode == 0, errors
+    output = two_processes(VALUES, data, tmp_path, "two")
     assert output.count("processes 2") == 2
-    keys = ("loss", "valid_loss", "grad_norm")
-    one, two = (np.array(metrics(tmp_path / n, *keys), dtype=float) for n in ("one", "two"))
-    np.testing.assert_allclose(one, two, rtol=1e-3)
+    same_curve(tmp_path, "one", "two")
     gen3d.load(tmp_path / "two" / "checkpoint", device="cpu")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_sharded_transformer_follows_the_curve_of_a_whole_one(
+    data: Path, tmp_path: Path, optimizer: str
+) -> None:
+    """And either takes up what the other saves. A constant rate, for it must not depend on the steps."""
+    changes = {"optimizer": optimizer, "codec_steps": 6, "weight_decay": 0.1, "schedule": "constant"}
+    half, full = ({**changes, "steps": steps} for steps in (16, 24))
+    sharded = [merge(VALUES, {"train": {**part, "shard": True}}) for part in (half, full)]
+    quietly(config(**full), data, tmp_path / "one")
+    two_processes(sharded[1], data, tmp_path, "sharded")
+    two_processes(sharded[0], data, tmp_path, "ended whole")
+    quietly(config(**full), data, tmp_path / "ended whole")
+    quietly(config(**half), data, tmp_path / "begun whole")
+    two_processes(sharded[1], data, tmp_path, "begun whole")
+    same_curve(tmp_path, "one", "sharded", "ended whole", "begun whole")
+    weights = [checkpoint.read(tmp_path / name / "checkpoint")[0] for name in ("one", "sharded")]
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(weights[1][name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_sharding_needs_processes(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(Gen3dError, match=r"train\.shard is true, but there is one process"):
+        quietly(config(shard=True, codec_steps=0), data, tmp_path)

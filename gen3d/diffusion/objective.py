@@ -217,18 +217,18 @@ def _first_prediction(
     if config.self_condition_rate == 0:
         return None
     rows = (draws.uniform("self_condition") < config.self_condition_rate).nonzero()[:, 0].to(x_t.device)
+    # Of processes that share one sharded network, all must call it, whether or not they have such samples.
+    asked = rows if len(rows) else rows.new_zeros(1)
+    positions = inputs["positions"]
+    with torch.no_grad():
+        prediction = model(
+            x_t[asked],
+            t[asked],
+            mask=inputs["mask"][asked],
+            positions=None if positions is None else positions[asked],
+            cond={name: value[asked] for name, value in inputs["cond"].items()},
+        )
+        clean = config.path.convert(prediction, config.prediction, "x", x_t[asked], t[asked])
     first = torch.zeros_like(x_t)
-    if len(rows):
-        positions = inputs["positions"]
-        with torch.no_grad():
-            prediction = model(
-                x_t[rows],
-                t[rows],
-                mask=inputs["mask"][rows],
-                positions=None if positions is None else positions[rows],
-                cond={name: value[rows] for name, value in inputs["cond"].items()},
-            )
-            first[rows] = config.path.convert(prediction, config.prediction, "x", x_t[rows], t[rows]).to(
-                first
-            )
+    first[rows] = clean[: len(rows)].to(first)
     return first
