@@ -21,6 +21,7 @@ from gen3d.diffusion.samplers import (
     KnownRegion,
     ModelDenoiser,
     SamplingConfig,
+    Tied,
     partial_start,
     schedule,
 )
@@ -328,6 +329,8 @@ class Generator(nn.Module):
         draws = Draws(seed, torch.arange(len(objects), device=self.device))
         clean = tokens.with_values(self._normalise(tokens.x)).x
         noised = partial_start(clean, self.config.diffusion.path, start, draws) * tokens.mask[..., None]
+        if tokens.ties is not None:
+            noised = tokens.ties.same(noised)
         rows = torch.arange(len(objects), device=self.device)
         result = self._run_sampler(noised, times, layout, rows, draws, settings, None)
         return self._finish(result, layout, rows)
@@ -351,6 +354,8 @@ class Generator(nn.Module):
             noise = chosen.normal("sampling", part.mask.shape[1], self.codec.channels) * part.mask[..., None]
             if self.config.diffusion.centred_noise:
                 noise = centred(noise, part.mask)
+            if part.ties is not None:
+                noise = part.ties.same(noise)
             tokens = self._run_sampler(noise, times, part, rows, chosen, settings, callback)
             for row, made in zip(rows.tolist(), self._finish(tokens, part, rows), strict=True):
                 objects[row] = made
@@ -375,6 +380,8 @@ class Generator(nn.Module):
             denoise = ClassifierFree(denoise, free, settings.guidance, settings.guidance_interval)
         if layout.known is not None and layout.known_mask is not None:
             denoise = KnownRegion(denoise, self._normalise(layout.known), layout.known_mask)
+        if layout.ties is not None:
+            denoise = Tied(denoise, layout.ties)
         if layout.constrain is not None:
             denoise = self._constrained(denoise, layout, rows)
         path, sampler = self.config.diffusion.path, SAMPLERS[settings.sampler]

@@ -9,6 +9,45 @@ from gen3d.types import TokenMask, TokenPositions, TokenValues
 
 
 @dataclass(frozen=True)
+class Ties:
+    """Channels in which some tokens of a set are one: they have the same value, and so the same noise.
+
+    Attributes:
+        source: (B, N), for every token the first one that it is tied to; its own number where it is free.
+        channels: the channels that are tied; the others are free.
+    """
+
+    source: Tensor
+    channels: slice
+
+    def to(self, device: torch.device | str) -> "Ties":
+        return replace(self, source=self.source.to(device))
+
+    def same(self, values: Tensor) -> Tensor:
+        """`values` (B, N, C), the tied channels of every token those of its source."""
+        return self._with(values, values[..., self.channels].gather(1, self._index()))
+
+    def mean(self, values: Tensor) -> Tensor:
+        """`values` (B, N, C), the tied channels of every token the mean of all that it is tied to."""
+        index, own = self._index(), values[..., self.channels]
+        sums = torch.zeros_like(own).scatter_add(1, index, own)
+        counts = torch.zeros_like(own).scatter_add(1, index, torch.ones_like(own))
+        return self._with(values, (sums / counts.clamp(min=1)).gather(1, index))
+
+    def without(self, values: Tensor) -> Tensor:
+        """`values` (B, N, C) with zeros in the tied channels."""
+        return self._with(values, torch.zeros_like(values[..., self.channels]))
+
+    def _index(self) -> Tensor:
+        return self.source[..., None].expand(-1, -1, self.channels.stop - self.channels.start)
+
+    def _with(self, values: Tensor, tied: Tensor) -> Tensor:
+        values = values.clone()
+        values[..., self.channels] = tied
+        return values
+
+
+@dataclass(frozen=True)
 class Tokens:
     """A batch of token sets, padded to a common length.
 
@@ -16,11 +55,13 @@ class Tokens:
         x: latent values (B, N, C); zero where `mask` is False.
         mask: (B, N), True where a token is real.
         positions: (B, N, A) coordinates the transformer may encode, or None.
+        ties: which tokens are one in some channels, or None.
     """
 
     x: TokenValues
     mask: TokenMask
     positions: TokenPositions | None = None
+    ties: Ties | None = None
 
     def __post_init__(self) -> None:
         if self.x.shape[:2] != self.mask.shape:
@@ -30,7 +71,8 @@ class Tokens:
 
     def to(self, device: torch.device | str) -> "Tokens":
         positions = None if self.positions is None else self.positions.to(device)
-        return Tokens(self.x.to(device), self.mask.to(device), positions)
+        ties = None if self.ties is None else self.ties.to(device)
+        return Tokens(self.x.to(device), self.mask.to(device), positions, ties)
 
     def with_values(self, x: TokenValues) -> "Tokens":
         """The same layout holding other values; padding is set to zero."""

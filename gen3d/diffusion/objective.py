@@ -132,8 +132,7 @@ def diffusion_loss(
     x0 = draws.normal("noise", *x1.shape[1:]).to(x1)
     if config.centred_noise:
         x0 = centred(x0, tokens.mask)
-    if config.coupling == "optimal":
-        x0 = optimal_coupling(x0, x1, tokens.mask)
+    x0 = _paired(x0, tokens, config)
     x_t = path.interpolate(x1, x0, t)
     inputs: dict[str, Any] = {
         "mask": tokens.mask,
@@ -179,6 +178,18 @@ def shift_times(t: Tensor, shift: float) -> Tensor:
     """Move times towards the noise: 1-t -> s(1-t) / (1 + (s-1)(1-t)) (arXiv 2403.03206, eq. 23)."""
     noise = 1 - t
     return 1 - shift * noise / (1 + (shift - 1) * noise)
+
+
+def _paired(x0: Tensor, tokens: Tokens, config: DiffusionConfig) -> Tensor:
+    """Noise of the tokens, ordered by the configured coupling; tied tokens share it where they are one."""
+    ties = tokens.ties
+    if config.coupling == "independent":
+        return x0 if ties is None else ties.same(x0)
+    if ties is None:
+        return optimal_coupling(x0, tokens.x, tokens.mask)
+    # Shared noise is that of whole groups, which no order of the tokens can change.
+    free = optimal_coupling(ties.without(x0), ties.without(tokens.x), tokens.mask)
+    return free + ties.same(x0) - ties.without(x0)
 
 
 def optimal_coupling(x0: Tensor, x1: Tensor, mask: TokenMask) -> Tensor:

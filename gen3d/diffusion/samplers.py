@@ -18,6 +18,7 @@ from gen3d.diffusion.paths import Path
 from gen3d.draws import Draws
 from gen3d.errors import Gen3dError
 from gen3d.nn.transformer import DiffusionTransformer
+from gen3d.tokens import Ties
 from gen3d.types import Conditions, TokenMask, TokenPositions
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
@@ -362,6 +363,23 @@ class KnownRegion:
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         return torch.where(self.known_mask, self.known, self.denoise(x, t))
+
+
+@dataclass(frozen=True)
+class Tied:
+    """A denoiser of tokens that are one in some channels: what they have in common is predicted as one.
+
+    Attributes:
+        denoise: the denoiser of the tokens.
+        ties: which tokens, and in which channels.
+    """
+
+    denoise: Denoiser
+    ties: Ties
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        # Samplers that add noise add it token by token; that of the first of each group counts.
+        return self.ties.mean(self.denoise(self.ties.same(x), t))
 
 
 def _walk(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from gen3d.draws import Draws
 from gen3d.errors import Gen3dError
-from gen3d.tokens import Tokens
+from gen3d.tokens import Ties, Tokens
 from gen3d.types import Conditions, TokenMask, TokenPositions
 
 
@@ -81,6 +81,7 @@ class Layout:
         constrain: maps every clean prediction of the sampler, unnormalised latents (B, N, C), to the
             nearest that keeps what is given (a composition, a scaffold); None when all is free. Takes
             the row numbers of the samples at hand, (b,), beside the latents (b, n, C), n <= N.
+        ties: which tokens are one in some channels, or None.
         finish: makes the decoder's raw output keep exactly what is given; takes the row numbers, too.
     """
 
@@ -92,6 +93,7 @@ class Layout:
     known_mask: Tensor | None = None
     constrain: Callable[[Tensor, Tensor], Tensor] | None = None
     finish: Callable[[Any, Tensor], Any] | None = None
+    ties: Ties | None = None
 
     def to(self, device: torch.device | str) -> "Layout":
         conditions = {name: value.to(device) for name, value in self.conditions.items()}
@@ -116,6 +118,7 @@ class Layout:
             conditions=conditions,
             known=maybe(self.known),
             known_mask=maybe(self.known_mask),
+            ties=None if self.ties is None else replace(self.ties, source=change(self.ties.source)),
         )
 
 
@@ -239,7 +242,7 @@ class GenerativeDomain(Domain):
 
     def layout_of(self, batch: Any, tokens: Tokens) -> Layout:
         """The layout of samples that are laid out as `tokens` of `batch` are."""
-        return Layout(tokens.mask, tokens.positions, self.conditions(batch))
+        return Layout(tokens.mask, tokens.positions, self.conditions(batch), ties=tokens.ties)
 
     @abstractmethod
     def to_native(self, raw: Any) -> list[Any]:

@@ -33,7 +33,7 @@ from gen3d.domains.atoms.statistics import ELEMENTS, DecodedAtoms, Kind, Statist
 from gen3d.domains.base import ChannelGroup
 from gen3d.draws import Draws
 from gen3d.nn.transformer import DiffusionTransformer, TransformerConfig
-from gen3d.tokens import Tokens, masked_mean
+from gen3d.tokens import Ties, Tokens, masked_mean
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class AtomsCodec(StatisticsCodec):
 
     def __init__(self, config: CodecConfig, kinds: tuple[Kind, ...], properties: int = 0) -> None:
         super().__init__(kinds, properties)
-        self.config = config
+        self.config, self.kinds = config, kinds
         self.pooled = "molecule" in kinds and config.hydrogen_channels > 0
         crystal = "crystal" in kinds
         widths = {
@@ -138,7 +138,16 @@ class AtomsCodec(StatisticsCodec):
             "hydrogen": self._encode_hydrogens(batch) * ~periodic if self.pooled else element[..., :0],
         }
         used = [parts[name] for name, part in self.slices.items() if part.stop > part.start]
-        return Tokens(torch.cat(used, -1) * batch.mask[..., None], batch.mask)
+        return Tokens(torch.cat(used, -1) * batch.mask[..., None], batch.mask, ties=self._ties(batch))
+
+    def _ties(self, batch: AtomsBatch) -> Ties | None:
+        """Atoms of one element of a crystal are one in the channels of the element."""
+        if "crystal" not in self.kinds:
+            return None
+        alike = batch.numbers[:, :, None] == batch.numbers[:, None, :]
+        itself = torch.arange(batch.mask.shape[1], device=batch.mask.device)
+        tied = batch.mask & batch.periodic[:, None]
+        return Ties(torch.where(tied, alike.int().argmax(-1), itself), self.slices["element"])
 
     def decode(self, tokens: Tokens) -> DecodedAtoms:
         """Everything but the choice of elements and hydrogen counts, which the caller may constrain."""

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gen3d.domains.atoms.batch import SLOTS
@@ -27,10 +28,11 @@ from gen3d.domains.atoms.conditioning import (
 from gen3d.domains.atoms.conditions import ConditionScheme
 from gen3d.domains.atoms.options import CrystalOptions, MoleculeOptions
 from gen3d.domains.atoms.statistics import MAX_SPECIES, MAX_TOKENS, StatisticsCodec
-from gen3d.domains.atoms.stoichiometry import Stoichiometry, count_atoms, draw_stoichiometries
+from gen3d.domains.atoms.stoichiometry import Stoichiometry, draw_stoichiometries, tie_groups
 from gen3d.domains.base import Layout
 from gen3d.draws import Draws
 from gen3d.errors import Gen3dError
+from gen3d.tokens import Ties
 from gen3d.types import Conditions
 
 HYDROGEN = 1
@@ -109,21 +111,22 @@ def crystal_layout(scheme: ConditionScheme, options: CrystalOptions, draws: Draw
     if options.formula is not None:
         counts = parse_formula(options.formula)
         check_seen(sorted(counts), codec.elements_seen)
-        unit = [z for z, k in sorted(counts.items()) for _ in range(k)]
-        if options.num_atoms is not None and options.num_atoms % len(unit):
+        unit = sum(counts.values())
+        if options.num_atoms is not None and options.num_atoms % unit:
             raise Gen3dError(
-                f"num_atoms is {options.num_atoms}; formula {options.formula} needs a multiple of {len(unit)}"
+                f"num_atoms is {options.num_atoms}; formula {options.formula} needs a multiple of {unit}"
             )
-        cell = torch.tensor(unit * ((options.num_atoms or len(unit)) // len(unit)))
-        sizes = _constant(len(cell), 0, draws)
-        _check_size(histogram, len(cell), 0)
-        constraints.append(GivenElements(cell))
-        stoichiometry = count_atoms(cell[None]).expand(len(sizes[0]), -1)
+        elements = sorted(counts, key=lambda z: (-counts[z], z))
+        atoms = torch.tensor([counts[z] for z in elements]) * ((options.num_atoms or unit) // unit)
+        sizes = _constant(int(atoms.sum()), 0, draws)
+        _check_size(histogram, int(atoms.sum()), 0)
+        constraints.append(GivenElements(torch.tensor(elements).repeat_interleave(atoms)))
+        groups = F.pad(atoms, (0, max(0, MAX_SPECIES - len(atoms)))).expand(len(draws.index), -1)
     else:
         sizes = draw_sizes(histogram, draws, num_atoms=options.num_atoms)
         numbers = parse_elements(options.elements, codec.elements_seen) if options.elements else None
-        stoichiometry = draw_stoichiometries(codec, sizes[0], draws, len(numbers) if numbers else MAX_SPECIES)
-        choice = Stoichiometry(codec.elements_seen, stoichiometry)
+        groups = draw_stoichiometries(codec, sizes[0], draws, len(numbers) if numbers else MAX_SPECIES)
+        choice = Stoichiometry(codec.elements_seen, groups)
         if numbers:
             constraints.append(AllowedElements(torch.tensor(numbers)))
     return _layout(
@@ -134,7 +137,7 @@ def crystal_layout(scheme: ConditionScheme, options: CrystalOptions, draws: Draw
         {},
         periodic=True,
         tell_hydrogens=True,
-        stoichiometry=stoichiometry,
+        groups=groups,
     )
 
 
@@ -241,7 +244,7 @@ def _layout(
     *,
     periodic: bool,
     tell_hydrogens: bool,
-    stoichiometry: Tensor | None = None,
+    groups: Tensor | None = None,
 ) -> Layout:
     tokens, hydrogens = sizes
     codec, names = scheme.codec, list(scheme.properties)
@@ -249,9 +252,12 @@ def _layout(
     for name, value in told.items():
         properties[:, names.index(name)] = value
     kinds = torch.full((len(tokens),), periodic)
-    if stoichiometry is None:
-        stoichiometry = torch.zeros(len(tokens), MAX_SPECIES, dtype=torch.long)
-    conditions = scheme.describe(tokens, hydrogens, stoichiometry, kinds, properties)
+    ties = None
+    if groups is None:
+        groups = torch.zeros(len(tokens), MAX_SPECIES, dtype=torch.long)
+    elif isinstance(codec, AtomsCodec):
+        ties = Ties(tie_groups(groups, int(tokens.max())), codec.slices["element"])
+    conditions = scheme.describe(tokens, hydrogens, groups, kinds, properties)
     if not tell_hydrogens:
         conditions.pop("hydrogens", None)
     constrain, finish = combine(codec, constraints, choice) if isinstance(codec, AtomsCodec) else (None, None)
@@ -260,7 +266,7 @@ def _layout(
     # ADiT numbers its atoms.
     numbered = None if isinstance(codec, AtomsCodec) else order.float().expand(mask.shape)[..., None]
     unguided = sizes_of(conditions, told)
-    return Layout(mask, numbered, conditions, unguided, constrain=constrain, finish=finish)
+    return Layout(mask, numbered, conditions, unguided, constrain=constrain, finish=finish, ties=ties)
 
 
 def sizes_of(conditions: Conditions, guided: Iterable[str] = ()) -> frozenset[str]:
