@@ -2,15 +2,14 @@
 
 python benchmarks/ablations.py configs/molecule.yaml --data data/qm9 --out benchmarks/molecule_ablations.json
 
-Every variant is a quarter of the configuration's transformer, on the codec of the shipped checkpoint where
-the variant does not change it (otherwise of one trained by the variant itself, within its minutes). What is
-measured are samples, against the validation split; the test split is not looked at.
+Every variant is a quarter of the configuration's transformer, trained for the given minutes, on the codec of
+the shipped checkpoint, or, where the variant changes the codec, on one of its own that is trained before for
+a fixed number of steps. Samples are measured against the validation split; the test split is not looked at.
 """
 
 import argparse
 import json
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,8 @@ SMALL = {
     "model": {"width": 128, "depth": 4, "heads": 4},
     "train": {"batch_size": 128, "warmup": 50, "ema": 0.995},
 }
-STEPS_OF_A_CODEC = 500
+STEPS_OF_A_CODEC = 1500
+PROBE = 100
 NO_SELF_CONDITIONING = {"diffusion": {"self_condition_rate": 0.0}, "sampling": {"autoguidance": 1.0}}
 
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
@@ -103,14 +103,13 @@ def main() -> None:
 def train_for(values: dict[str, Any], data: str, minutes: float, folder: Path) -> Path:
     """The run folder of a model trained for so many minutes, its rate at zero when they end."""
     start, codec_steps = begin(values, data, folder / "start")
-    # A few steps tell how many there will be.
-    probe = merge(values, {"train": {"codec_steps": codec_steps, "steps": codec_steps + 60}})
-    began = time.monotonic()
+    # Some steps of the transformer tell how many there will be, and train the codec where that must be.
+    probe = merge(values, {"train": {"codec_steps": codec_steps, "steps": codec_steps + PROBE}})
     train(run_config(probe), data, folder / "probe", init_from=start, progress=False)
     rate = metrics(folder / "probe")["samples_per_second"] / probe["train"]["batch_size"]
-    spent = time.monotonic() - began if codec_steps else 0.0
-    steps = codec_steps + int(rate * max(60 * minutes - spent, 1))
+    steps = codec_steps + int(rate * 60 * minutes)
     config = run_config(merge(probe, {"train": {"steps": steps, "checkpoint_minutes": 60.0}}))
+    # The run of the probe cannot go on, as its rate has fallen to zero; the same seeds give the same codec.
     train(config, data, folder / "run", init_from=start, progress=False)
     return folder / "run"
 
@@ -122,7 +121,9 @@ def metrics(run: Path) -> dict[str, Any]:
 
 
 def trained_steps(run: Path) -> int:
-    return int(load_yaml(run / "config.yaml")["train"]["steps"])
+    """Steps of the transformer."""
+    settings = load_yaml(run / "config.yaml")["train"]
+    return int(settings["steps"] - settings["codec_steps"])
 
 
 def measure(run: Path, domain: str, data: str, samples: int) -> dict[str, float | None]:

@@ -2,8 +2,8 @@
 
 python benchmarks/joint.py --molecules data/qm9 --crystals data/mp-20 --out benchmarks/joint.json
 
-Each single model is trained for the given minutes on the codec that ships; the joint model twice as long, its
-codec's training included. The transformers have one size. Samples are measured against the validation splits.
+Each single model is trained for the given minutes on the codec that ships, the joint model twice as long on a
+codec of its own. The transformers have one size. Samples are measured against the validation splits.
 """
 
 import argparse
