@@ -29,6 +29,7 @@ from gen3d.domains.base import ChannelGroup, GenerativeDomain, Layout
 from gen3d.draws import Draws
 from gen3d.errors import Gen3dError
 from gen3d.locate import locate
+from gen3d.moments import Moments
 from gen3d.nn.transformer import DiffusionTransformer, TransformerConfig
 from gen3d.tokens import Tokens, centred
 from gen3d.types import Conditions
@@ -177,29 +178,12 @@ class Generator(nn.Module):
         """
         if not self.codec.normalised:
             return
-        count = torch.zeros((), dtype=torch.float64, device=self.device)
-        mean = torch.zeros(self.codec.channels, dtype=torch.float64, device=self.device)
-        squares = torch.zeros_like(mean)
-        for batch in batches:
-            tokens = self.codec.encode(batch)
-            values = tokens.x[tokens.mask].double()
-            # Chan, Golub & LeVeque (1983): pooled mean and sum of squared deviations.
-            shift = values.mean(0) - mean
-            total = count + len(values)
-            squares += (values - values.mean(0)).square().sum(0) + shift**2 * count * len(values) / total
-            mean += shift * len(values) / total
-            count = total
+        moments = Moments(self.codec.channels, self.device)
+        for tokens in map(self.codec.encode, batches):
+            moments.add(tokens.x[tokens.mask])
         groups = self.codec.channel_groups or (ChannelGroup(1),) * self.codec.channels
-        widths = torch.tensor([group.width for group in groups], device=self.device)
-        owner = torch.repeat_interleave(torch.arange(len(groups), device=self.device), widths)
-        shared = torch.zeros(len(groups), dtype=torch.float64, device=self.device)
-        shared.index_add_(0, owner, squares / count)
-        gain = torch.tensor([group.scale for group in groups], device=self.device)[owner]
-        std = (shared / widths)[owner].sqrt() / gain
-        scale = torch.maximum(mean.abs(), torch.ones_like(mean))
-        self.latent_mean.copy_(mean)
-        # Rounding leaves about 1e-7 of the mean where a channel is constant.
-        self.latent_std.copy_(torch.where(std > 1e-6 * scale, std, 1.0))
+        self.latent_mean.copy_(moments.mean)
+        self.latent_std.copy_(moments.units([g.width for g in groups], [g.scale for g in groups]))
 
     @torch.no_grad()
     def sample(
