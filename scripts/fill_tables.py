@@ -84,7 +84,7 @@ def molecules_beside_adit() -> str:
         ("molecule stability (EDM rule), %", value("molecule_stability"), ""),
         ("reconstruction: match, %", f"{codec['match_percent']:.1f}", "97.2"),
         ("reconstruction: RMSD, angstrom", f"{codec['rmsd']:.3f}", "0.075"),
-        ("parameters", "4.5 M", "84 M"),
+        ("parameters", "4.6 M", "84 M"),
     )
 
 
@@ -102,7 +102,7 @@ def crystals_beside_adit() -> str:
         ),
         ("distinct, valid and novel, of all samples, %", value("valid_unique_novel"), ""),
         ("composition uniqueness, %", value("composition_uniqueness"), "77"),
-        ("parameters", "4.1 M", "180 M"),
+        ("parameters", "4.4 M", "180 M"),
     )
 
 
