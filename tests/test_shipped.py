@@ -42,9 +42,12 @@ def test_molecules_are_valid_and_distinct() -> None:
 
 
 def test_edits_stay_close_when_they_begin_late() -> None:
-    """What is settled by t = 0.9 is the molecule; at t = 0.1 hardly anything is."""
+    """What is settled by t = 0.9 is the molecule; at t = 0.1 hardly anything is.
+
+    Not so for the few molecules of one or two heavy atoms that QM9 begins with: they are unlike all others.
+    """
     generator = gen3d.load("molecule", "cpu")
-    molecules = io.read(ROOT / "data" / "tiny" / "qm9.sdf")[:24]
+    molecules = [m for m in io.read(ROOT / "data" / "tiny" / "qm9.sdf") if m.GetNumHeavyAtoms() > 2]
     same = {}
     for start in (0.9, 0.1):
         edited = generator.edit(molecules, start, seed=1, steps=20)

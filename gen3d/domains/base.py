@@ -241,8 +241,12 @@ class GenerativeDomain(Domain):
         raise Gen3dError(f"domain {self.name!r} cannot edit what it has made")
 
     def layout_of(self, batch: Any, tokens: Tokens) -> Layout:
-        """The layout of samples that are laid out as `tokens` of `batch` are."""
-        return Layout(tokens.mask, tokens.positions, self.conditions(batch), ties=tokens.ties)
+        """The layout of samples that are laid out as `tokens` of `batch` are.
+
+        What is told of them is what they are already: guidance has nothing to move towards.
+        """
+        conditions = self.conditions(batch)
+        return Layout(tokens.mask, tokens.positions, conditions, frozenset(conditions), ties=tokens.ties)
 
     @abstractmethod
     def to_native(self, raw: Any) -> list[Any]:

@@ -25,7 +25,7 @@ from gen3d.domains.atoms.composition import SYMBOLS
 from gen3d.domains.atoms.conditions import ConditionScheme
 from gen3d.domains.atoms.dataset import AtomsDataset, open_dataset
 from gen3d.domains.atoms.decoding import to_systems
-from gen3d.domains.atoms.layout import closed_shell, crystal_layout, molecule_layout, sizes_of
+from gen3d.domains.atoms.layout import closed_shell, crystal_layout, molecule_layout
 from gen3d.domains.atoms.options import CrystalOptions, MoleculeOptions
 from gen3d.domains.atoms.statistics import ELEMENTS, MAX_HYDROGENS, MAX_TOKENS, DecodedAtoms, Kind
 from gen3d.domains.atoms.stoichiometry import count_atoms, fit_stoichiometries
@@ -200,11 +200,6 @@ class AtomsDomain(GenerativeDomain):
             batch.periodic,
             batch.properties,
         )
-
-    def layout_of(self, batch: AtomsBatch, tokens: Tokens) -> Layout:
-        layout = super().layout_of(batch, tokens)
-        told = [n for n in self.scheme.properties if not layout.conditions[n].isnan().all()]
-        return replace(layout, unguided=sizes_of(layout.conditions, told))
 
     def items(self, objects: Sequence[Any]) -> list[PooledSystem]:
         return [pool_hydrogens(native.from_native(made), self.codec.pooled) for made in objects]

@@ -1,7 +1,6 @@
 """How many tokens new systems get, and what is given of them."""
 
 import warnings
-from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -33,7 +32,6 @@ from gen3d.domains.base import Layout
 from gen3d.draws import Draws
 from gen3d.errors import Gen3dError
 from gen3d.tokens import Ties
-from gen3d.types import Conditions
 
 HYDROGEN = 1
 
@@ -265,16 +263,9 @@ def _layout(
     mask = order < tokens[:, None]
     # ADiT numbers its atoms.
     numbered = None if isinstance(codec, AtomsCodec) else order.float().expand(mask.shape)[..., None]
-    unguided = sizes_of(conditions, told)
+    # What is known of the size holds whether or not a sample has the property that is asked for.
+    unguided = frozenset(conditions) - {*told, "kind"}
     return Layout(mask, numbered, conditions, unguided, constrain=constrain, finish=finish, ties=ties)
-
-
-def sizes_of(conditions: Conditions, guided: Iterable[str] = ()) -> frozenset[str]:
-    """Names of the conditions that guidance leaves alone: all but `guided` ones and the kind of system.
-
-    What is known of a sample's size holds whether or not it has the property that is asked for.
-    """
-    return frozenset(conditions) - {*guided, "kind"}
 
 
 def _check_explicit(scheme: ConditionScheme, options: MoleculeOptions | CrystalOptions, *names: str) -> None:
