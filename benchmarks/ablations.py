@@ -103,13 +103,15 @@ def main() -> None:
 def train_for(values: dict[str, Any], data: str, minutes: float, folder: Path) -> Path:
     """The run folder of a model trained for so many minutes, its rate at zero when they end."""
     start, codec_steps = begin(values, data, folder / "start")
-    # Some steps of the transformer tell how many there will be, and train the codec where that must be.
-    probe = merge(values, {"train": {"codec_steps": codec_steps, "steps": codec_steps + PROBE}})
+    if codec_steps:
+        codec = merge(values, {"train": {"codec_steps": codec_steps, "steps": codec_steps}})
+        start = train(run_config(codec), data, folder / "codec", init_from=start, progress=False)
+    # Some steps tell how many there will be: the rate must be at zero when the minutes are over.
+    probe = merge(values, {"train": {"codec_steps": 0, "steps": PROBE}})
     train(run_config(probe), data, folder / "probe", init_from=start, progress=False)
     rate = metrics(folder / "probe")["samples_per_second"] / probe["train"]["batch_size"]
-    steps = codec_steps + int(rate * 60 * minutes)
+    steps = int(rate * 60 * minutes)
     config = run_config(merge(probe, {"train": {"steps": steps, "checkpoint_minutes": 60.0}}))
-    # The run of the probe cannot go on, as its rate has fallen to zero; the same seeds give the same codec.
     train(config, data, folder / "run", init_from=start, progress=False)
     return folder / "run"
 

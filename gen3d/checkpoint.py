@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
+from zlib import crc32
 
 from gen3d.errors import Gen3dError
 from gen3d.files import atomic_write
@@ -116,6 +117,17 @@ def read_header(path: Path) -> dict[str, Any]:
             return _header(file, path)
     except OSError as error:
         raise _damaged(path, error) from error
+
+
+def fingerprint(tensors: "Mapping[str, Tensor]") -> int:
+    """A 32-bit checksum of names and values."""
+    import torch
+
+    value = 0
+    for name, tensor in sorted(tensors.items()):
+        values = tensor.detach().cpu().reshape(-1).view(torch.uint8)
+        value = crc32(values.numpy().tobytes(), crc32(name.encode(), value))
+    return value
 
 
 def fill(module: "nn.Module", tensors: "Mapping[str, Tensor]", source: str | Path) -> None:

@@ -94,7 +94,7 @@ class _Trainer:
         self.dataset = self.domain.dataset(data, "train")
         if not len(self.dataset):
             raise Gen3dError(f"the train split of {data} is empty")
-        self.order = BatchOrder(self.dataset.sizes, self.config.batch_size, self.config.seed)
+        self._use_seed(self.config.seed)
         self.step, self.minutes = 0, 0.0
         self.totals: dict[str, Tensor] = {}
         """Sums over the steps since the last line of metrics.jsonl."""
@@ -146,6 +146,9 @@ class _Trainer:
         if init_from is not None:
             tensors, _ = checkpoint.read(locate(init_from))
             checkpoint.fill(self.generator, tensors, init_from)
+            # With the seed of the run that made the checkpoint, its noise would come again, sample by sample:
+            # the loss falls on it and on nothing else.
+            self._use_seed(self.config.seed + checkpoint.fingerprint(tensors))
         self.domain.fit(self.dataset)
         self.generator.to(self.accelerator.device)
         if self.config.codec_steps:
@@ -185,6 +188,7 @@ class _Trainer:
                     f"{self.out} holds a run on {header[name]} {name}, and {self.data} has {count}: "
                     "name another folder, or start over without resuming"
                 )
+        self._use_seed(header["seed"])
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}}
         for name, tensor in tensors.items():
             part, _, rest = name.partition(".")
@@ -197,6 +201,11 @@ class _Trainer:
         }
         self.stage = self._make_stage("codec" if self.step < self.config.codec_steps else "prior")
         self.stage.load(parts["average"], parts["optimizer"], header["updates"])
+
+    def _use_seed(self, seed: int) -> None:
+        """What batches, augmentation and noise come from."""
+        self.seed = seed
+        self.order = BatchOrder(self.dataset.sizes, self.config.batch_size, seed)
 
     def _open_folder(self) -> None:
         """Write the resolved configuration; drop metrics of steps that will be taken again."""
@@ -221,7 +230,7 @@ class _Trainer:
     def _collate(self, step: int, first: int) -> tuple[Any, Draws]:
         """Samples `first` to `first + micro_batch` of the batch of `step`."""
         positions = torch.arange(first, first + self.micro_batch)
-        draws = Draws(self.config.seed, step * self.config.batch_size + positions)
+        draws = Draws(self.seed, step * self.config.batch_size + positions)
         items = self.order[step][positions.numpy()]
         return self.domain.collate([self.dataset[int(i)] for i in items], draws), draws
 
@@ -229,7 +238,7 @@ class _Trainer:
         """One optimizer step."""
         device = self.accelerator.device
         # Dropout and the like draw from the global generator: make it a function of the step too.
-        torch.manual_seed(self.config.seed + (self.step << 20) + self.accelerator.process_index)
+        torch.manual_seed(self.seed + (self.step << 20) + self.accelerator.process_index)
         for number, (batch, draws) in enumerate(micro_batches, start=1):
             last = number == len(micro_batches)
             draws = Draws(draws.seed, draws.index.to(device))
@@ -303,7 +312,7 @@ class _Trainer:
             parts = {"model": model, "average": averages, "optimizer": moments}
             tensors = {f"{part}.{name}": t for part, named in parts.items() for name, t in named.items()}
             header = {"run": to_dict(self.run_config), "step": self.step, "minutes": self._minutes()}
-            header |= self._amounts()
+            header |= {"seed": self.seed, **self._amounts()}
             checkpoint.write_tensors(
                 self.out / STATE, tensors, {**header, "totals": totals, "updates": updates}
             )

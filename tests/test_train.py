@@ -62,10 +62,10 @@ def quietly(run: RunConfig, data: Path, out: Path, **options: Any) -> Path:
     return train(run, data, out, progress=False, **options)
 
 
-def stop_after(steps: int, run: RunConfig, data: Path, out: Path) -> None:
+def stop_after(steps: int, run: RunConfig, data: Path, out: Path, init_from: Path | None = None) -> None:
     """Train a few steps, in the way of a run that a signal stops."""
     asked = iter(range(steps))
-    _Trainer(run, data, out, None, resume=True).run(lambda: next(asked, None) is None, progress=False)
+    _Trainer(run, data, out, init_from, resume=True).run(lambda: next(asked, None) is None, progress=False)
 
 
 def metrics(out: Path, *keys: str) -> list[tuple[Any, ...]]:
@@ -269,6 +269,19 @@ def test_fine_tuning_starts_from_the_weights_and_statistics(data: Path, tmp_path
     wide = run_config(merge(VALUES, {"model": {"width": 32}}))
     with pytest.raises(Gen3dError, match=r"does not fit its configuration: tensor 'core\."):
         quietly(wide, other, tmp_path / "third", init_from=first)
+
+
+def test_a_run_from_a_checkpoint_meets_other_noise_than_the_run_that_made_it(
+    data: Path, tmp_path: Path
+) -> None:
+    still = config(codec_steps=0, learning_rate=1e-30)  # no weight moves: equal losses would mean equal noise
+    first = quietly(still, data, tmp_path / "first")
+    quietly(still, data, tmp_path / "second", init_from=first)
+    stop_after(5, still, data, tmp_path / "parts", init_from=first)
+    quietly(still, data, tmp_path / "parts")
+    losses = [set(metrics(tmp_path / name, "loss")) - {(None,)} for name in ("first", "second")]
+    assert not losses[0] & losses[1]
+    same_run(tmp_path / "second", tmp_path / "parts")
 
 
 def test_a_run_of_another_configuration_is_not_resumed_but_can_be_replaced(
