@@ -1,4 +1,4 @@
-"""Which choices matter: small models, alike but for one choice, trained for equally many minutes.
+"""Which choices matter: small models, alike but for one choice, trained for equally many minutes of one core.
 
 python benchmarks/ablations.py configs/molecule.yaml --data data/qm9 --out benchmarks/molecule_ablations.json
 
@@ -10,6 +10,7 @@ a fixed number of steps. Samples are measured against the validation split; the 
 import argparse
 import json
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,11 @@ from gen3d.files import atomic_write
 from gen3d.generator import Generator
 from gen3d.locate import locate
 from gen3d.run_config import RunConfig, run_config
-from gen3d.train import train
+from gen3d.train import STATE, train
 
 SMALL = {
     "model": {"width": 128, "depth": 4, "heads": 4},
-    "train": {"batch_size": 128, "warmup": 50, "ema": 0.995},
+    "train": {"batch_size": 128, "warmup": 50, "ema": 0.995, "checkpoint_minutes": 60.0},
 }
 STEPS_OF_A_CODEC = 1500
 PROBE = 100
@@ -101,25 +102,27 @@ def main() -> None:
 
 
 def train_for(values: dict[str, Any], data: str, minutes: float, folder: Path) -> Path:
-    """The run folder of a model trained for so many minutes, its rate at zero when they end."""
+    """The run folder of a model trained for so many minutes of one core, its rate at zero when they end."""
     start, codec_steps = begin(values, data, folder / "start")
     if codec_steps:
         codec = merge(values, {"train": {"codec_steps": codec_steps, "steps": codec_steps}})
-        start = train(run_config(codec), data, folder / "codec", init_from=start, progress=False)
+        start = train_whole(codec, data, folder / "codec", start)
     # Some steps tell how many there will be: the rate must be at zero when the minutes are over.
     probe = merge(values, {"train": {"codec_steps": 0, "steps": PROBE}})
-    train(run_config(probe), data, folder / "probe", init_from=start, progress=False)
-    rate = metrics(folder / "probe")["samples_per_second"] / probe["train"]["batch_size"]
-    steps = int(rate * 60 * minutes)
-    config = run_config(merge(probe, {"train": {"steps": steps, "checkpoint_minutes": 60.0}}))
-    train(config, data, folder / "run", init_from=start, progress=False)
+    # Processor time, and not that on the clock, which other work on the machine would lengthen.
+    since = time.process_time()
+    train_whole(probe, data, folder / "probe", start)
+    steps = int(PROBE * 60 * minutes / (time.process_time() - since))
+    train_whole(merge(probe, {"train": {"steps": steps}}), data, folder / "run", start)
     return folder / "run"
 
 
-def metrics(run: Path) -> dict[str, Any]:
-    """The last line of metrics.jsonl."""
-    last: dict[str, Any] = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
-    return last
+def train_whole(values: dict[str, Any], data: str, folder: Path, start: Path) -> Path:
+    """The checkpoint of a training to its last step; a signal that stops the training ends the program."""
+    made = train(run_config(values), data, folder, init_from=start, progress=False)
+    if checkpoint.read_header(folder / STATE)["step"] < values["train"]["steps"]:
+        raise SystemExit("stopped; variants that were done are in the report")
+    return made
 
 
 def trained_steps(run: Path) -> int:

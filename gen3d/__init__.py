@@ -1,4 +1,4 @@
-"""gen3d: generate molecules, crystals, shapes and scenes with one latent-diffusion transformer.
+"""gen3d: generate molecules and crystals with one latent-diffusion transformer.
 
     import gen3d
     molecules = gen3d.load("molecule").sample(10)

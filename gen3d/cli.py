@@ -21,7 +21,7 @@ from typing import Annotated, Any, TextIO
 from tyro.conf import Positional, Suppress, arg
 
 from gen3d import __version__, domains, io
-from gen3d.errors import Gen3dError
+from gen3d.errors import Gen3dError, TooFewValid
 from gen3d.flags import dotted_overrides, flag_names, flag_value, parse_flags
 
 USER_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
@@ -101,7 +101,7 @@ class Sample:
     steps: int | None = None
     """Sampler steps; by default what the checkpoint recommends, like the next two."""
     guidance: float | None = None
-    """Strength of classifier-free guidance; 1 is none."""
+    """Strength of classifier-free guidance towards what is asked for, such as a property; 1 is none."""
     sampler: str | None = None
     """Name of the sampler."""
     shard: str = "0/1"
@@ -110,7 +110,8 @@ class Sample:
     batch_size: int = 256
     """Samples computed at once; less needs less memory."""
     valid_only: bool = False
-    """Draw until N valid samples are there, and say how many were drawn."""
+    """Draw until N samples pass the domain's quick check (molecules: bonds are found; crystals: no atoms
+    overlap), and say how many were drawn."""
     quiet: bool = False
     """Show no progress and no summary."""
     json: bool = False
@@ -133,14 +134,21 @@ class Sample:
         from gen3d.generator import Generator
         from gen3d.info import versions
 
-        model = Generator.from_pretrained(self.checkpoint or self.domain, domain=self.domain)
+        checkpoint = self.domain if self.checkpoint is None else self.checkpoint
+        model = Generator.from_pretrained(checkpoint, domain=self.domain)
         given = {name: getattr(self, name) for name in ("steps", "guidance", "sampler")}
         options = {f.name: getattr(self.options, f.name) for f in dataclasses.fields(self.options)}
         start = time.perf_counter()
         common = {"seed": self.seed, "shard": shard, "batch_size": self.batch_size}
         settings = {**common, "progress": _progress(self.quiet), **given, **options}
+        shortage: TooFewValid | None = None
         if self.valid_only:
-            objects, drawn = model.sample_valid(self.n, **settings)
+            try:
+                objects, drawn = model.sample_valid(self.n, **settings)
+            except TooFewValid as error:
+                if not error.found:
+                    raise
+                objects, drawn, shortage = error.found, error.drawn, error
         else:
             objects = model.sample(self.n, **settings)
             drawn = len(objects)
@@ -150,7 +158,7 @@ class Sample:
         defaults = model.config.sampling
         record = {
             "domain": self.domain,
-            "checkpoint": self.checkpoint or self.domain,
+            "checkpoint": checkpoint,
             "file": out.name,
             "n": self.n,
             "seed": self.seed,
@@ -169,6 +177,8 @@ class Sample:
         elif not self.quiet:
             shown = ", ".join(f"{count} {name}" for name, count in counts.items())
             print(f"{self.domain}: {len(objects)} samples in {seconds:.1f} s ({shown}) -> {out}")
+        if shortage is not None:
+            raise shortage
 
 
 @dataclass(frozen=True)
@@ -220,7 +230,7 @@ class Train:
         from gen3d.checkpoint import read_config
         from gen3d.config import load_yaml, merge
         from gen3d.locate import locate
-        from gen3d.train import run_config
+        from gen3d.run_config import mapping, run_config
 
         values: dict[str, Any] = {}
         if self.init_from is not None:
@@ -232,7 +242,7 @@ class Train:
             values = merge(values, {"domain": self.domain})
         if self.size is not None:
             # The size wins over what a YAML file or a checkpoint says of it.
-            given = values.get("model", {})
+            given = mapping(values, "model")
             model = {k: v for k, v in given.items() if k not in ("width", "depth", "heads")}
             values = {**values, "model": {**model, "size": self.size}}
         values = merge(values, self.overrides)
@@ -363,7 +373,7 @@ def _overview() -> str:
     lines = (f"  {verb:<10}{(kind.__doc__ or '').splitlines()[0]}" for verb, kind in VERBS.items())
     return (
         "usage: gen3d VERB [flags]\n\n"
-        "Generate molecules, crystals, shapes and scenes with one latent-diffusion transformer.\n\n"
+        "Generate molecules and crystals with one latent-diffusion transformer.\n\n"
         + "\n".join(lines)
         + "\n\ngen3d VERB --help shows the flags of a verb; gen3d --version the version."
     )

@@ -1,6 +1,8 @@
 """Configuration: frozen dataclasses, filled from YAML or JSON, strict about unknown keys."""
 
 import dataclasses
+import math
+import os
 import types
 import typing
 from collections.abc import Mapping
@@ -66,7 +68,7 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise Gen3dError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise Gen3dError(f"{path} is not valid YAML: {reason}") from error
     if not isinstance(values, dict):
@@ -96,9 +98,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         return _convert_union(arguments, value, where)
     if origin is typing.Literal:
-        if value not in arguments:
-            allowed = ", ".join(map(str, arguments))
-            raise Gen3dError(f"{where} is {value!r}; allowed: {allowed}")
+        if not any(value == allowed for allowed in arguments):
+            raise Gen3dError(f"{where} is {value!r}; allowed: {', '.join(map(str, arguments))}")
         return value
     if dataclasses.is_dataclass(hint):
         return from_dict(typing.cast(type, hint), value, where)
@@ -111,6 +112,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         }
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise Gen3dError(f"{where} is {value}; expected a finite number")
+    if hint is str and isinstance(value, os.PathLike):
+        return os.fspath(value)
     if hint in (int, float, str, bool) and type(value) is hint:
         return value
     raise Gen3dError(f"{where} is {value!r}; expected {getattr(hint, '__name__', hint)}")
@@ -140,6 +145,8 @@ def _tagged(member: Any, value: Mapping[str, Any]) -> bool:
 
 
 def _convert_tuple(members: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    if isinstance(value, str) and members == (str, Ellipsis):
+        return tuple(filter(None, map(str.strip, value.split(","))))
     if not isinstance(value, (list, tuple)):
         raise Gen3dError(f"{where} is {value!r}; expected a list")
     if len(members) == 2 and members[1] is Ellipsis:

@@ -6,6 +6,7 @@ and keeps its traceback.
 
 import importlib
 from types import ModuleType
+from typing import Any
 
 
 class Gen3dError(Exception):
@@ -14,6 +15,19 @@ class Gen3dError(Exception):
 
 class MissingExtra(Gen3dError, ImportError):
     """An optional dependency is not installed."""
+
+
+class TooFewValid(Gen3dError):
+    """Fewer valid samples were found than asked for.
+
+    Attributes:
+        found: the valid ones.
+        drawn: how many samples were drawn.
+    """
+
+    def __init__(self, found: list[Any], drawn: int, wanted: int) -> None:
+        super().__init__(f"of {drawn} samples only {len(found)} are valid; {wanted} were asked for")
+        self.found, self.drawn = found, drawn
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -124,9 +124,13 @@ def _check_options(domain: Domain, options: Mapping[str, Any]) -> None:
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return  # the domain checks them itself
     allowed = [name for name in parameters if name not in ("samples", "reference", "workers", "progress")]
-    for name in options:
+    for name, value in options.items():
         if name not in allowed:
             raise Gen3dError(f"unknown check {name!r}; allowed: {', '.join(allowed) or 'none'}")
+        expected = type(parameters[name].default)
+        if type(value) is not expected or (expected is int and value < 0):
+            kinds = {bool: "NAME alone", int: "a number of samples", str: "a word"}
+            raise Gen3dError(f"check {name} is {value!r}; expected {kinds.get(expected, expected.__name__)}")
 
 
 def _read_samples(domain: Domain, samples: str | Path | Sequence[Any]) -> Sequence[Any]:

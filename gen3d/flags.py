@@ -92,7 +92,10 @@ def _assignments(info: Any) -> Any:
 
     def read(words: list[str]) -> dict[str, Any]:
         pairs = [word.partition("=") for word in words]
-        return {name: yaml.safe_load(value) if equals else True for name, equals, value in pairs}
+        try:
+            return {name: yaml.safe_load(value) if equals else True for name, equals, value in pairs}
+        except yaml.YAMLError:
+            raise ValueError(f"{' '.join(words)!r} is not NAME=VALUE") from None
 
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs="*",
@@ -107,10 +110,17 @@ def _comma_separated(info: Any) -> Any:
     """Flags of type tuple[str, ...] are words separated by commas or spaces."""
     if info.type != tuple[str, ...]:
         return None
+
+    def read(words: list[str]) -> tuple[str, ...]:
+        parts = tuple(part for word in words for part in word.split(",") if part)
+        if not parts:
+            raise ValueError("at least one word is needed")
+        return parts
+
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs="*",
         metavar="WORD[,WORD ...]",
-        instance_from_str=lambda words: tuple(part for word in words for part in word.split(",") if part),
+        instance_from_str=read,
         is_instance=lambda value: isinstance(value, tuple),
         str_from_instance=lambda value: [",".join(value)],
     )

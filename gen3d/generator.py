@@ -27,7 +27,7 @@ from gen3d.diffusion.samplers import (
 )
 from gen3d.domains.base import ChannelGroup, GenerativeDomain, Layout
 from gen3d.draws import Draws
-from gen3d.errors import Gen3dError
+from gen3d.errors import Gen3dError, TooFewValid
 from gen3d.locate import locate
 from gen3d.moments import Moments
 from gen3d.nn.transformer import DiffusionTransformer, TransformerConfig
@@ -223,6 +223,8 @@ class Generator(nn.Module):
         """
         from tqdm.auto import tqdm
 
+        if batch_size < 1:
+            raise Gen3dError(f"batch_size is {batch_size}; at least 1")
         index = first + _shard(n, shard)
         settings = _settings(self.config.sampling, steps, guidance, sampler)
         options = from_dict(self.domain.SampleOptions, domain_options)
@@ -253,7 +255,7 @@ class Generator(nn.Module):
             The valid objects, and how many were drawn for them.
 
         Raises:
-            Gen3dError: MAX_ROUNDS times as many were drawn without finding enough.
+            TooFewValid: MAX_ROUNDS times as many were drawn without finding enough; it holds those found.
         """
         part = _shard(n, shard)
         wanted = len(part)
@@ -272,7 +274,7 @@ class Generator(nn.Module):
                     valid.append(made)
                 if len(valid) == wanted:
                     return valid, drawn
-        raise Gen3dError(f"of {drawn} samples only {len(valid)} are valid; {wanted} were asked for")
+        raise TooFewValid(valid, drawn, wanted)
 
     @torch.no_grad()
     def edit(

@@ -119,17 +119,33 @@ def run_config(values: Mapping[str, Any]) -> RunConfig:
     Raises:
         Gen3dError: an unknown key, or a missing or wrong value.
     """
-    given = dict(values.get("model") or {})
+    given = mapping(values, "model")
     size = given.pop("size", None)
     if size is not None:
-        if size not in SIZES:
+        if size not in list(SIZES):
             raise Gen3dError(f"model.size is {size!r}; allowed: {', '.join(SIZES)}")
         given = dict(zip(("width", "depth", "heads"), SIZES[size], strict=True)) | given
     if "domain" not in values:
         raise Gen3dError("configuration key 'domain' is missing")
-    domain = make_domain(values["domain"], values.get("domain_config") or {})
+    if not isinstance(values["domain"], str):
+        raise Gen3dError(f"domain is {values['domain']!r}; expected a name")
+    domain = make_domain(values["domain"], mapping(values, "domain_config"))
     diffusion = from_dict(DiffusionConfig, values.get("diffusion") or {}, "diffusion")
     return from_dict(RunConfig, {**values, "model": fitted_model(domain, diffusion) | given})
+
+
+def mapping(values: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """A copy of the mapping under `key`, empty where there is none.
+
+    Raises:
+        Gen3dError: something else is there.
+    """
+    found = values.get(key)
+    if found is None:
+        return {}
+    if not isinstance(found, Mapping):
+        raise Gen3dError(f"{key} must be a mapping, got {found!r}")
+    return dict(found)
 
 
 def check_same_run(saved: dict[str, Any], asked: dict[str, Any], out: Path) -> None:

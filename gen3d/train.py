@@ -71,6 +71,8 @@ def train(
     Raises:
         Gen3dError: unusable configuration, data, checkpoint or run folder, or a loss that diverged.
     """
+    if max_minutes is not None and not 0 < max_minutes < math.inf:
+        raise Gen3dError(f"max_minutes is {max_minutes}; it must be above 0")
     deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
     with _stop_signal() as stopped:
         trainer = _Trainer(config, data, Path(out), init_from, resume)

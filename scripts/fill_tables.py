@@ -91,7 +91,7 @@ def molecules_beside_adit() -> str:
 def crystals_beside_adit() -> str:
     value = one_decimal("crystal_quality")
     return rows(
-        ("", "gen3d, shipped", "ADiT"),
+        ("", "gen3d, shipped", "ADiT (novelty and uniqueness: its joint model)"),
         ("overall validity (0.5 angstrom and SMACT), %", value("validity"), "90.1"),
         ("structural validity, %", value("structure_validity"), "99.6"),
         ("composition validity, %", value("composition_validity"), "90.5"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -94,6 +95,14 @@ def test_the_options_of_the_table_are_those_of_the_class(name: str) -> None:
         ("sample --domain crystal --scaffold a.sdf", ["'--scaffold'", "--formula"]),
         ("sample --domain molecule --out a.docx", ["'.docx'", ".sdf"]),
         ("sample --domain molecule --checkpoint /nowhere", ["/nowhere"]),
+        ("sample --domain molecule --checkpoint=", ["no checkpoint"]),
+        ("sample --domain molecule --elements", ["--elements", "at least one word"]),
+        ("sample --domain molecule --property", ["--property", "at least one word"]),
+        ("sample --domain molecule --guidance nan", ["guidance is nan", "finite"]),
+        (
+            "train --domain molecule --data a --out b --train.codec_steps 3 --max-minutes -1",
+            ["max_minutes is -1"],
+        ),
         ("train --data a", ["--out"]),
         ("train --data a --out b", ["--domain", "molecule, crystal"]),
         ("train --domain molecule --data a --out b --config /no.yaml", ["/no.yaml"]),
@@ -105,6 +114,11 @@ def test_the_options_of_the_table_are_those_of_the_class(name: str) -> None:
         ("prepare --domain molecule --source /nowhere --out OUT", ["/nowhere", "qm9"]),
         ("prepare --domain crystal --source qm9 --out OUT", ["qm9", "molecule"]),
         ("evaluate --domain molecule --samples /no.sdf --reference qm9", ["/no"]),
+        ("evaluate --domain molecule --samples a --reference b --checks xtb=abc", ["xtb is 'abc'"]),
+        ("evaluate --domain molecule --samples a --reference b --checks xtb=-1", ["xtb is -1"]),
+        ("evaluate --domain molecule --samples a --reference b --checks xtb", ["xtb is True", "number"]),
+        ("evaluate --domain molecule --samples a --reference b --checks xtb=[", ["'xtb=['", "NAME=VALUE"]),
+        ("evaluate --domain crystal --samples a --reference b --checks matcher=[1]", ["matcher is [1]"]),
         ("export /no.sdf b.xyz", ["/no.sdf"]),
         ("export a.sdf b.docx", ["'.docx'", ".xyz"]),
         ("export a.sdf /proc/nowhere/b.xyz", ["/proc/nowhere"]),
@@ -124,6 +138,10 @@ def test_bad_yaml_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path
     (tmp_path / "bad.yaml").write_text("model: {width: [1\n")
     line = fails(capsys, *f"train --data a --out b --config {tmp_path / 'bad.yaml'}".split())
     assert "bad.yaml" in line
+    (tmp_path / "odd.yaml").write_text("domain: molecule\nmodel: 3\n")
+    for size in ("", "--size xs"):
+        line = fails(capsys, *f"train --data a --out b --config {tmp_path / 'odd.yaml'} {size}".split())
+        assert "model must be a mapping, got 3" in line
 
 
 def test_a_folder_in_the_place_of_the_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -135,6 +153,18 @@ def test_a_mistake_inside_a_process_has_no_traceback() -> None:
     done = run("sample", "--domain", "foo")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == ["gen3d: error: unknown domain 'foo'; allowed: molecule, crystal"]
+
+
+def test_too_few_valid_samples_are_not_lost(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gen3d.generator.MAX_ROUNDS", 1)
+    out = tmp_path / "valid.sdf"
+    words = f"sample --domain molecule --n 24 --steps 8 --valid-only --quiet --out {out}".split()
+    found = re.search(r"of 24 samples only (\d+) are valid; 24 were asked for", fails(capsys, *words))
+    assert found is not None
+    assert 0 < len(io.read(out)) == int(found[1]) < 24
+    assert json.loads((tmp_path / "samples.json").read_text())["counts"]["drawn"] == 24
 
 
 # ---- interruptions

@@ -1,13 +1,20 @@
 """Every file in configs/ is a run that can be built, and its header says how."""
 
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import hypothesis.strategies as st
 import pytest
 import torch
+import yaml
+from hypothesis import given, settings
 from test_readme import gen3d_commands
 
 from gen3d.cli import Train, parse
-from gen3d.config import from_dict, load_yaml, to_dict
+from gen3d.config import from_dict, load_yaml, merge, to_dict
+from gen3d.domains.atoms.options import MoleculeOptions
+from gen3d.errors import Gen3dError
 from gen3d.generator import Generator
 from gen3d.train import RunConfig, run_config
 
@@ -47,3 +54,54 @@ def test_every_domain_has_a_debug_config() -> None:
     from gen3d import domains
 
     assert {f"{name}_debug" for name in domains.TABLE} <= {path.stem for path in CONFIGS}
+
+
+def test_options_may_be_written_as_on_the_command_line() -> None:
+    found = from_dict(
+        MoleculeOptions, {"elements": "C, H,O", "property": "gap=0.2", "scaffold": Path("a.sdf")}
+    )
+    assert found == MoleculeOptions(elements=("C", "H", "O"), property=("gap=0.2",), scaffold="a.sdf")
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 10) | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=5,
+)
+"""What YAML can hold."""
+DEBUG = load_yaml(Path(__file__).parents[1] / "configs" / "molecule_debug.yaml")
+
+
+def places(values: dict[str, Any], above: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Where something stands in nested mappings, the mappings themselves included."""
+    found = []
+    for key, value in values.items():
+        found += [(*above, key), *(places(value, (*above, key)) if isinstance(value, dict) else [])]
+    return found
+
+
+@pytest.mark.parametrize("place", places(to_dict(run_config(DEBUG))), ids=".".join)
+@settings(max_examples=15, deadline=None)
+@given(value=PLAIN)
+def test_anything_in_any_place_builds_or_is_refused(place: tuple[str, ...], value: Any) -> None:
+    for key in reversed(place):
+        value = {key: value}
+    with suppress(Gen3dError):
+        config = run_config(merge(DEBUG, value))
+        with torch.device("meta"):
+            Generator(config.generator())
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=st.text(alphabet="ab:-[]{}&*!|>'\"#%@, \n\t0.", max_size=40) | PLAIN.map(yaml.safe_dump))
+def test_any_text_is_yaml_or_is_refused(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.yaml"
+    path.write_text(text, encoding="utf-8")
+    with suppress(Gen3dError):
+        assert isinstance(load_yaml(path), dict)
+
+
+def test_yaml_without_an_end_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "deep.yaml").write_text("[" * 3000)
+    with pytest.raises(Gen3dError, match="is not valid YAML"):
+        load_yaml(tmp_path / "deep.yaml")

@@ -8,6 +8,7 @@ is exact: they follow the path from their own noise to the known value.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -19,7 +20,7 @@ from torch import Tensor
 from gen3d.domains.atoms.codec import AtomsCodec
 from gen3d.domains.atoms.composition import SYMBOLS, parse_element
 from gen3d.domains.atoms.frames import kabsch
-from gen3d.domains.atoms.readers import read_systems
+from gen3d.domains.atoms.readers import ReadReport, read_systems
 from gen3d.domains.atoms.statistics import DecodedAtoms
 from gen3d.domains.atoms.system import AtomicSystem
 from gen3d.errors import Gen3dError
@@ -114,64 +115,67 @@ class Scaffold:
 
 
 @dataclass(frozen=True)
-class TotalHydrogens:
-    """Every sample carries a given number of pooled hydrogens.
-
-    Attributes:
-        totals: (B,) hydrogens of all samples, of which a batch holds some rows.
-    """
-
-    totals: Tensor
-
-    def finish(self, raw: DecodedAtoms, rows: Tensor) -> DecodedAtoms:
-        """The likeliest counts with the given total, by dynamic programming over tokens."""
-        scores = torch.log_softmax(raw.count_logits, -1).cpu().numpy()
-        mask = raw.mask.cpu().numpy()
-        logits = torch.full_like(raw.count_logits, FREE)
-        for i, total in enumerate(self.totals[rows.cpu()].tolist()):
-            counts = likeliest_counts(scores[i, mask[i]], int(total))
-            logits[i, torch.from_numpy(np.flatnonzero(mask[i])), torch.from_numpy(counts)] = 0.0
-        return replace(raw, count_logits=logits)
-
-
-@dataclass(frozen=True)
 class ClosedShell:
     """Radicals are as rare as in the training data.
 
     Elements and hydrogen counts are chosen atom by atom, each from its own distribution, and one that
-    falls the other way makes a radical of a molecule. The counts chosen here are the likeliest when the
-    parity of the number of electrons counts too: where they are unlikely of that parity, the hydrogen count
-    that can be changed at the least cost is changed.
+    falls the other way makes a radical of a molecule. What is chosen here is the likeliest when the parity of
+    the number of electrons counts too: where it is unlikely of that parity, the choice that can be changed at
+    the least cost is changed. That is a hydrogen count or, where the hydrogens are given, an element.
 
     Attributes:
         elements_seen: (ELEMENTS + 1,) True for the elements to choose from.
         odd: share of the training molecules with an odd number of electrons.
+        hydrogens: (B,) pooled hydrogens that every sample must carry, of which a batch holds some rows; None
+            where each atom chooses its own.
     """
 
     elements_seen: Tensor
     odd: float
+    hydrogens: Tensor | None = None
 
     def finish(self, raw: DecodedAtoms, rows: Tensor) -> DecodedAtoms:
         unseen = ~self.elements_seen.to(raw.mask.device)
-        numbers = raw.element_logits.masked_fill(unseen, -torch.inf).argmax(-1)
-        scores = raw.count_logits.log_softmax(-1)
-        likeliest, counts = scores.max(-1)
-        electrons = ((numbers + counts) * raw.mask).sum(-1)
-        options = torch.arange(scores.shape[-1], device=scores.device)
-        same_parity = (options - counts[..., None]) % 2 == 0
+        elements = raw.element_logits.masked_fill(unseen, -torch.inf)
+        numbers = (elements.argmax(-1) * raw.mask).sum(-1)
+        if self.hydrogens is None:
+            counts = (raw.count_logits.argmax(-1) * raw.mask).sum(-1)
+            logits = self._change(raw.count_logits, raw.mask, numbers + counts)
+            return replace(raw, count_logits=logits)
+        totals = self.hydrogens[rows.cpu()]
+        logits = self._change(elements, raw.mask, numbers + totals.to(numbers.device))
+        return replace(
+            raw, element_logits=logits, count_logits=with_total(raw.count_logits, raw.mask, totals)
+        )
+
+    def _change(self, logits: Tensor, mask: Tensor, electrons: Tensor) -> Tensor:
+        """`logits` (B, N, K) of 0 to K - 1 electrons, with the choice of one token changed where it pays."""
+        scores = logits.log_softmax(-1)
+        likeliest, chosen = scores.max(-1)
+        same_parity = (torch.arange(scores.shape[-1], device=scores.device) - chosen[..., None]) % 2 == 0
         best, other = scores.masked_fill(same_parity, -torch.inf).max(-1)
-        cost, token = (likeliest - best).masked_fill(~raw.mask, torch.inf).min(-1)
+        cost, token = (likeliest - best).masked_fill(~mask, torch.inf).min(-1)
         even_gain = math.log(max(1 - self.odd, TINY)) - math.log(max(self.odd, TINY))
         gain = torch.where(electrons % 2 == 1, even_gain, -even_gain)
         change = (cost < gain).nonzero()[:, 0]
-        logits = raw.count_logits.clone()
+        logits = logits.clone()
         logits[change, token[change]] = FREE
         logits[change, token[change], other[change, token[change]]] = 0.0
-        return replace(raw, count_logits=logits)
+        return logits
+
+
+def with_total(logits: Tensor, mask: Tensor, totals: Tensor) -> Tensor:
+    """Logits (B, N, K + 1) of the likeliest counts of which those of a sample add up to its total (B,)."""
+    scores, real = logits.log_softmax(-1).cpu().numpy(), mask.cpu().numpy()
+    fixed = torch.full_like(logits, FREE)
+    for i, total in enumerate(totals.tolist()):
+        counts = likeliest_counts(scores[i, real[i]], int(total))
+        fixed[i, torch.from_numpy(np.flatnonzero(real[i])), torch.from_numpy(counts)] = 0.0
+    return fixed
 
 
 def likeliest_counts(scores: np.ndarray, total: int) -> np.ndarray:
-    """Counts c_n with sum `total` and the largest sum of scores[n, c_n].
+    """Counts c_n with sum `total` and the largest sum of scores[n, c_n], by dynamic programming over tokens.
 
     Args:
         scores: (N, K + 1) log-probability of every count 0 to K.
@@ -200,14 +204,20 @@ def read_scaffold(path: str | Path) -> AtomicSystem:
     """The one molecule of a file.
 
     Raises:
-        Gen3dError: the file is missing, empty or unreadable, or holds a crystal.
+        Gen3dError: the file is missing, empty or unreadable, or holds a crystal or several molecules.
     """
     if not Path(path).is_file():
         raise Gen3dError(f"scaffold {path} is no file")
-    system = next(iter(read_systems(Path(path))), None)
-    if system is None or system.periodic or not (np.asarray(system.numbers) > 1).any():
+    report = ReadReport()
+    systems = list(islice(read_systems(Path(path), report), 2))
+    if len(systems) > 1:
+        raise Gen3dError(f"scaffold {path} holds more than one molecule; give a file of one")
+    if not systems:
+        reason = f": {report.failures[0].reason}" if report.failures else ""
+        raise Gen3dError(f"scaffold {path} holds no molecule that can be read{reason}")
+    if systems[0].periodic or not (np.asarray(systems[0].numbers) > 1).any():
         raise Gen3dError(f"scaffold {path} holds no molecule with a heavy atom")
-    return system
+    return systems[0]
 
 
 def parse_elements(symbols: Sequence[str], seen: Tensor) -> list[int]:

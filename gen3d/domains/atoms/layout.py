@@ -17,7 +17,6 @@ from gen3d.domains.atoms.conditioning import (
     GivenElements,
     JointChoice,
     Scaffold,
-    TotalHydrogens,
     check_seen,
     combine,
     parse_elements,
@@ -34,6 +33,8 @@ from gen3d.errors import Gen3dError
 from gen3d.tokens import Ties
 
 HYDROGEN = 1
+FAR = 5.0
+"""Standard deviations from the mean beyond which a wanted property is remarked upon."""
 
 Sizes = tuple[Tensor, Tensor]
 """Tokens (B,) of new systems, and (B,) their pooled hydrogens."""
@@ -64,7 +65,7 @@ def molecule_layout(scheme: ConditionScheme, options: MoleculeOptions, draws: Dr
         heavy = np.asarray(system.numbers) > 1
         numbers = system.numbers[heavy].tolist()
         check_seen(numbers, codec.elements_seen)
-        sizes = draw_sizes(histogram, draws, num_atoms=options.num_atoms, least_tokens=len(numbers) + 1)
+        sizes = draw_sizes(histogram, draws, num_atoms=options.num_atoms, least_tokens=len(numbers))
         places = torch.from_numpy(system.positions[heavy]).float()
         constraints += [GivenElements(torch.tensor(numbers)), Scaffold(places)]
     elif options.elements:
@@ -80,17 +81,18 @@ def molecule_layout(scheme: ConditionScheme, options: MoleculeOptions, draws: Dr
     else:
         sizes = draw_sizes(histogram, draws, num_atoms=options.num_atoms)
     told = parse_properties(options.property, scheme.properties)
+    _check_told(scheme, told)
     choice: JointChoice | None = None
     if codec.pooled:
-        choice = TotalHydrogens(sizes[1]) if hydrogens_given else closed_shell(codec)
+        choice = closed_shell(codec, sizes[1] if hydrogens_given else None)
     return _layout(
         scheme, sizes, constraints, choice, told, periodic=False, tell_hydrogens=options.scaffold is None
     )
 
 
-def closed_shell(codec: StatisticsCodec) -> ClosedShell:
-    """Radicals as rare as in the codec's training data."""
-    return ClosedShell(codec.elements_seen, float(codec.odd_electrons))
+def closed_shell(codec: StatisticsCodec, hydrogens: Tensor | None = None) -> ClosedShell:
+    """Radicals as rare as in the codec's training data; every sample with so many `hydrogens`, if given."""
+    return ClosedShell(codec.elements_seen, float(codec.odd_electrons), hydrogens)
 
 
 def crystal_layout(scheme: ConditionScheme, options: CrystalOptions, draws: Draws) -> Layout:
@@ -157,34 +159,28 @@ def draw_sizes(
         no_hydrogens: only sizes without pooled hydrogens.
 
     Raises:
-        Gen3dError: nothing in the histogram fits, or there is none.
+        Gen3dError: nothing in the histogram fits, or there is none, or what is given does not fit.
     """
     counts = histogram.cpu().numpy()
     sizes = np.argwhere(counts)
     if not len(sizes):
         raise Gen3dError("the checkpoint has no size histogram: it was never fitted to data")
     weights = counts[tuple(sizes.T)].astype(np.float64)
-    smallest, largest = int(sizes.sum(1).min()), int(sizes.sum(1).max())
     fits = (sizes[:, 0] >= least_tokens) & ((sizes[:, 1] == 0) | (not no_hydrogens))
     if num_atoms is not None:
         fits &= sizes.sum(1) == num_atoms
-        if num_atoms > largest:
-            if num_atoms < least_tokens:
-                raise Gen3dError(f"num_atoms is {num_atoms}; what is given needs at least {least_tokens}")
+        if num_atoms < least_tokens:
+            raise Gen3dError(f"num_atoms is {num_atoms}; what is given needs at least {least_tokens}")
+    if not fits.any():
+        if num_atoms is not None:
             tokens, hydrogens = _extrapolated(sizes, weights, num_atoms, least_tokens, no_hydrogens)
             _check_size(histogram, tokens, hydrogens)
             return _constant(tokens, hydrogens, draws)
-    if not fits.any():
-        if num_atoms is None and least_tokens > sizes[:, 0].max():
-            most = sizes[:, 0].max()
-            message = f"{least_tokens - 1} heavy atoms are given; the model has seen up to {most}"
+        if least_tokens > (most := sizes[:, 0].max()):
+            message = f"{least_tokens} heavy atoms are given; the model has seen up to {most}"
             warnings.warn(message, stacklevel=2)
             return _constant(least_tokens, 0, draws)
-        asked = f"num_atoms is {num_atoms}; " if num_atoms is not None else ""
-        raise Gen3dError(
-            f"{asked}no system of the training data has that size with what else is asked for; "
-            f"it holds {smallest} to {largest} atoms"
-        )
+        raise Gen3dError("no system of the training data is without hydrogens; allow H, or give num_atoms")
     cumulative = np.cumsum(weights[fits]) / weights[fits].sum()
     rows = np.searchsorted(cumulative, draws.uniform("size").cpu().numpy(), side="right")
     rows = rows.clip(max=len(cumulative) - 1)
@@ -192,20 +188,21 @@ def draw_sizes(
 
 
 def _check_size(histogram: Tensor, tokens: int, hydrogens: int) -> None:
-    """Warn of a system larger than any of the training data; refuse one that would exhaust memory."""
+    """Warn of a size that the training data does not hold; refuse one that would exhaust memory."""
     sizes = histogram.nonzero().sum(1)
     asked = tokens + hydrogens
     if tokens > MAX_TOKENS:
         raise Gen3dError(f"{asked} atoms make {tokens} tokens; at most {MAX_TOKENS} can be generated")
-    if len(sizes) and asked > sizes.max():
+    if len(sizes) and asked not in sizes:
         seen = f"{int(sizes.min())} to {int(sizes.max())}"
-        warnings.warn(f"num_atoms is {asked}; the model has seen {seen} atoms", stacklevel=2)
+        none = f", none of them {asked}" if sizes.min() < asked < sizes.max() else ""
+        warnings.warn(f"num_atoms is {asked}; the model has seen {seen} atoms{none}", stacklevel=2)
 
 
 def _extrapolated(
     sizes: np.ndarray, weights: np.ndarray, num_atoms: int, least: int, bare: bool
 ) -> tuple[int, int]:
-    """More atoms than ever seen, with the mean share of hydrogens of the training data."""
+    """A size that was never seen, with the mean share of hydrogens of the training data."""
     share = 0.0 if bare else float((sizes[:, 1] * weights).sum() / (sizes.sum(1) * weights).sum())
     carriers = -(-num_atoms // (1 + SLOTS))  # fewer tokens could not carry the rest
     tokens = min(max(round(num_atoms * (1 - share)), least, carriers), num_atoms)
@@ -226,6 +223,8 @@ def _molecular_formula(formula: str, seen: Tensor, pooled: bool) -> tuple[list[i
         return numbers, 0
     heavy = [z for z in numbers if z != HYDROGEN] or [HYDROGEN]
     hydrogens = len(numbers) - len(heavy)
+    if sum(numbers) % 2:
+        warnings.warn(f"formula {formula} has an odd number of electrons: all are radicals", stacklevel=2)
     if hydrogens > SLOTS * len(heavy):
         raise Gen3dError(
             f"formula {formula} has {hydrogens} hydrogens for {len(heavy)} carriers; at most {SLOTS} each"
@@ -273,6 +272,15 @@ def _check_explicit(scheme: ConditionScheme, options: MoleculeOptions | CrystalO
     for name in names:
         if getattr(options, name) and not isinstance(scheme.codec, AtomsCodec):
             raise Gen3dError(f"{name} needs a model whose latents show elements; this one has an ADiT codec")
+
+
+def _check_told(scheme: ConditionScheme, told: dict[str, float]) -> None:
+    """Warn of a value far outside the training data."""
+    for name, value in told.items():
+        place = scheme.properties.index(name)
+        mean, std = float(scheme.codec.property_mean[place]), float(scheme.codec.property_std[place])
+        if abs(value - mean) > FAR * std:
+            warnings.warn(f"{name} is {value:g}; the training data has {mean:.3g} +- {std:.2g}", stacklevel=2)
 
 
 def _check_num_atoms(options: MoleculeOptions | CrystalOptions) -> None:
