@@ -153,13 +153,14 @@ class Sample:
             objects = model.sample(self.n, **settings)
             drawn = len(objects)
         seconds = time.perf_counter() - start
-        out = _save(model.domain, objects, out)
+        files = _save(model.domain, objects, out)
         counts = {"drawn": drawn, **_counts(model.domain, objects)}
         defaults = model.config.sampling
         record = {
             "domain": self.domain,
             "checkpoint": checkpoint,
             "file": out.name,
+            **({"files": [file.name for file in files]} if len(files) > 1 else {}),
             "n": self.n,
             "seed": self.seed,
             "shard": self.shard,
@@ -176,7 +177,7 @@ class Sample:
             print(json.dumps(record, default=str))
         elif not self.quiet:
             shown = ", ".join(f"{count} {name}" for name, count in counts.items())
-            print(f"{self.domain}: {len(objects)} samples in {seconds:.1f} s ({shown}) -> {out}")
+            print(f"{self.domain}: {len(objects)} samples in {seconds:.1f} s ({shown}) -> {_span(files)}")
         if shortage is not None:
             raise shortage
 
@@ -419,20 +420,26 @@ def _check_folder(out: Path) -> None:
         raise Gen3dError(f"cannot write to folder {out.parent}: {error.strerror}") from error
 
 
-def _save(domain: Any, objects: Sequence[Any], out: Path) -> Path:
-    """Write the samples; a format that cannot hold them must not lose them, so the domain's own then does."""
+def _save(domain: Any, objects: Sequence[Any], out: Path) -> list[Path]:
+    """Write the samples; returns the files.
+
+    A format that cannot hold them must not lose them, so the domain's own then does.
+    """
     made = [value for value in objects if value is not None]
     if not made:
         raise Gen3dError(f"none of {len(objects)} samples became an object; nothing was written")
     try:
-        domain.save(made, out)
+        return domain.save(made, out)
     except Gen3dError as error:
         if out.suffix == domain.extension:
             raise
         rescue = out.with_name(out.name + domain.extension)
         domain.save(made, rescue)
         raise Gen3dError(f"{error}; the samples are in {rescue}") from error
-    return out
+
+
+def _span(files: Sequence[Path]) -> str:
+    return f"{files[0]}" if len(files) == 1 else f"{files[0]} to {files[-1].name}"
 
 
 def _record(out: Path, part: str) -> Path:

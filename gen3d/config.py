@@ -35,7 +35,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
             f"allowed here: {', '.join(sorted(fields))}"
         )
     hints = typing.get_type_hints(cls)
-    arguments = {k: _convert(hints[k], v, _join(where, k)) for k, v in values.items()}
+    arguments = {k: convert(hints[k], v, _join(where, k)) for k, v in values.items()}
     missing = [
         name
         for name, f in fields.items()
@@ -90,7 +90,7 @@ def _join(where: str, key: str) -> str:
     return f"{where}.{key}" if where else key
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
+def convert(hint: Any, value: Any, where: str) -> Any:
     """`value` as the annotated type `hint`, or a Gen3dError that names `where`."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
@@ -107,9 +107,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return _convert_tuple(arguments, value, where)
     if origin is dict and isinstance(value, Mapping):
         key_hint, value_hint = arguments
-        return {
-            _convert(key_hint, k, where): _convert(value_hint, v, f"{where}.{k}") for k, v in value.items()
-        }
+        return {convert(key_hint, k, where): convert(value_hint, v, f"{where}.{k}") for k, v in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(value, float) and not math.isfinite(value):
@@ -129,10 +127,10 @@ def _convert_union(members: tuple[Any, ...], value: Any, where: str) -> Any:
         candidates = [m for m in candidates if _tagged(m, value)] or candidates
     for member in candidates[:-1]:
         try:
-            return _convert(member, value, where)
+            return convert(member, value, where)
         except Gen3dError:
             continue
-    return _convert(candidates[-1], value, where)
+    return convert(candidates[-1], value, where)
 
 
 def _tagged(member: Any, value: Mapping[str, Any]) -> bool:
@@ -150,10 +148,10 @@ def _convert_tuple(members: tuple[Any, ...], value: Any, where: str) -> tuple[An
     if not isinstance(value, (list, tuple)):
         raise Gen3dError(f"{where} is {value!r}; expected a list")
     if len(members) == 2 and members[1] is Ellipsis:
-        return tuple(_convert(members[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+        return tuple(convert(members[0], v, f"{where}[{i}]") for i, v in enumerate(value))
     if len(members) != len(value):
         raise Gen3dError(f"{where} has {len(value)} entries; expected {len(members)}")
-    return tuple(_convert(m, v, f"{where}[{i}]") for i, (m, v) in enumerate(zip(members, value, strict=True)))
+    return tuple(convert(m, v, f"{where}[{i}]") for i, (m, v) in enumerate(zip(members, value, strict=True)))
 
 
 def _plain(value: Any) -> Any:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gen3d import domains, io
+from gen3d.config import convert
 from gen3d.domains.base import Domain, GenerativeDomain, Metric
 from gen3d.errors import Gen3dError
 from gen3d.files import atomic_write
@@ -43,8 +44,9 @@ def evaluate(
     Args:
         domain_name: "molecule", "crystal", ...
         samples: a file or folder that `gen3d.io.read` or the domain's dataset understands, or native objects;
-            None among them is a sample that failed and counts as such, and so does what `gen3d sample` drew
-            for the file, by the `samples.json` beside it, beyond what the file holds.
+            None among them is a sample that failed and counts as such, and so does an entry that cannot be
+            read, and what `gen3d sample` drew for the file, by the `samples.json` beside it, beyond what the
+            file holds.
         reference: the name of a prepared data set in the folder `data` (or $GEN3D_DATA), its path, a single
             file, or the objects themselves. Of prepared data the split "train" is used.
         out: folder for `metrics.json`, or a path that ends in .json; nothing is written when None.
@@ -127,10 +129,9 @@ def _check_options(domain: Domain, options: Mapping[str, Any]) -> None:
     for name, value in options.items():
         if name not in allowed:
             raise Gen3dError(f"unknown check {name!r}; allowed: {', '.join(allowed) or 'none'}")
-        expected = type(parameters[name].default)
-        if type(value) is not expected or (expected is int and value < 0):
-            kinds = {bool: "NAME alone", int: "a number of samples", str: "a word"}
-            raise Gen3dError(f"check {name} is {value!r}; expected {kinds.get(expected, expected.__name__)}")
+        convert(parameters[name].annotation, value, f"check {name}")
+        if isinstance(value, (int, float)) and value < 0:
+            raise Gen3dError(f"check {name} is {value}; at least 0")
 
 
 def _read_samples(domain: Domain, samples: str | Path | Sequence[Any]) -> Sequence[Any]:
@@ -140,7 +141,7 @@ def _read_samples(domain: Domain, samples: str | Path | Sequence[Any]) -> Sequen
     # Data held back from training is evaluated like samples, which gives the best value one can expect.
     if path.suffix == ".npz" and ".npz" not in io.FORMATS and isinstance(domain, GenerativeDomain):
         return list(domain.reference(path, "test"))
-    objects = io.read(path)
+    objects = io.read(path, failures=True)
     return [*objects, *[None] * (_drawn(path) - len(objects))]
 
 

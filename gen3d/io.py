@@ -22,7 +22,8 @@ class Format:
 
     Attributes:
         writer: `write(objects: Sequence, path: Path) -> None`.
-        reader: `read(path: Path) -> Iterable of native objects`.
+        reader: `read(path: Path, *, failures: bool) -> Iterable of native objects`, with a None for each
+            entry that cannot be read if `failures`.
         many: whether one file holds many objects; if not, several objects go into numbered files.
     """
 
@@ -76,8 +77,12 @@ def write(objects: Sequence[Any] | Any, path: str | Path) -> list[Path]:
     return [target for target, _ in jobs]
 
 
-def read(path: str | Path) -> list[Any]:
+def read(path: str | Path, *, failures: bool = False) -> list[Any]:
     """Read the native objects of one file, or of all files of known formats in a folder.
+
+    Args:
+        path: the file or folder.
+        failures: whether an entry that cannot be read counts as None; otherwise it is left out.
 
     Raises:
         Gen3dError: the path is missing, its extension is unknown, or nothing in it can be read.
@@ -87,11 +92,11 @@ def read(path: str | Path) -> list[Any]:
         files = [p for p in sorted(path.iterdir()) if p.is_file() and _key(p) in FORMATS]
         if not files:
             raise Gen3dError(f"{path} holds no file of a known format; allowed: {', '.join(FORMATS)}")
-        return [item for file in files for item in read(file)]
+        return [item for file in files for item in read(file, failures=failures)]
     form = format_of(path, "read")
     if not path.is_file():
         raise Gen3dError(f"no file {path}")
-    return list(_function(form.reader)(path))
+    return list(_function(form.reader)(path, failures=failures))
 
 
 def _key(path: Path) -> str:

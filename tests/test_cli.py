@@ -115,8 +115,8 @@ def test_the_options_of_the_table_are_those_of_the_class(name: str) -> None:
         ("prepare --domain crystal --source qm9 --out OUT", ["qm9", "molecule"]),
         ("evaluate --domain molecule --samples /no.sdf --reference qm9", ["/no"]),
         ("evaluate --domain molecule --samples a --reference b --checks xtb=abc", ["xtb is 'abc'"]),
-        ("evaluate --domain molecule --samples a --reference b --checks xtb=-1", ["xtb is -1"]),
-        ("evaluate --domain molecule --samples a --reference b --checks xtb", ["xtb is True", "number"]),
+        ("evaluate --domain molecule --samples a --reference b --checks xtb=-1", ["xtb is -1", "at least 0"]),
+        ("evaluate --domain molecule --samples a --reference b --checks xtb", ["xtb is True", "int"]),
         ("evaluate --domain molecule --samples a --reference b --checks xtb=[", ["'xtb=['", "NAME=VALUE"]),
         ("evaluate --domain crystal --samples a --reference b --checks matcher=[1]", ["matcher is [1]"]),
         ("export /no.sdf b.xyz", ["/no.sdf"]),
@@ -320,6 +320,17 @@ def test_sample_writes_the_objects_and_what_made_them(
     assert (record["n"], record["seed"], record["steps"], record["file"]) == (5, 3, 4, "five.npz")
     assert record["options"]["size"] == 6
     assert record["versions"]["torch"] == torch.__version__
+
+
+def test_a_format_of_one_object_each_names_its_files(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "a.vasp"
+    assert cli.main(f"sample --domain crystal --n 3 --steps 2 --out {out}".split()) == 0
+    assert capsys.readouterr().out.endswith("a_0000.vasp to a_0002.vasp\n")
+    files = json.loads((tmp_path / "samples.json").read_text())["files"]
+    assert files == sorted(path.name for path in tmp_path.glob("*.vasp"))
+    assert len(io.read(tmp_path)) == 3
 
 
 def test_every_file_of_a_folder_keeps_its_record(rings: Rings) -> None:

@@ -166,6 +166,20 @@ def test_what_was_drawn_and_not_kept_counts_as_failed(tmp_path):
         assert report["metrics"]["validity"]["value"] == pytest.approx(100 * 2 / (2 + failed))
 
 
+def test_what_cannot_be_read_counts_as_failed(tmp_path):
+    path = tmp_path / "molecules.sdf"
+    methane = gen3d_io.read(Path(__file__).parents[1] / "data" / "tiny" / "qm9.sdf")[:1]
+    gen3d_io.write(methane, path)
+    path.write_text(path.read_text() + 3 * "broken\n\n\nx\n$$$$\n")
+    with pytest.warns(UserWarning, match="3 "):
+        report = evaluate("molecule", path, methane, workers=0, progress=False)
+    assert (report["n_samples"], report["n_failed"]) == (4, 3)
+    assert report["metrics"]["validity"]["value"] == 25
+    (tmp_path / "samples.json").write_text(json.dumps({"file": path.name, "counts": {"drawn": 4}}))
+    with pytest.warns(UserWarning, match="3 "):
+        assert evaluate("molecule", path, methane, workers=0, progress=False)["n_samples"] == 4
+
+
 def test_shards_in_one_folder_are_evaluated_together(tmp_path):
     molecules = gen3d_io.read(Path(__file__).parents[1] / "data" / "tiny" / "qm9.sdf")[:4]
     for part, chosen in enumerate((molecules[:3], molecules[3:])):

@@ -196,8 +196,9 @@ class RingDomain(GenerativeDomain):
     def valid(self, sample: Any) -> bool:
         return sample is not None
 
-    def save(self, objects: Sequence[np.ndarray], path: Path) -> None:
+    def save(self, objects: Sequence[np.ndarray], path: Path) -> list[Path]:
         np.savez(path, *objects)
+        return [path]
 
 
 def _conditions(mask: Tensor) -> Conditions:

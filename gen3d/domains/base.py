@@ -178,8 +178,9 @@ class Domain(ABC):
         """Whether a generated object is of any use, by a quick check; None never is."""
 
     @abstractmethod
-    def save(self, objects: Sequence[Any], path: Path) -> None:
-        """Write native objects to `path`; the extension picks the writer."""
+    def save(self, objects: Sequence[Any], path: Path) -> list[Path]:
+        """Write native objects; the extension picks the writer. Returns the files, several numbered ones
+        where the format holds one object each."""
 
 
 class GenerativeDomain(Domain):

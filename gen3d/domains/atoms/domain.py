@@ -211,8 +211,8 @@ class AtomsDomain(GenerativeDomain):
         """The decoded systems; None where numbers are not finite."""
         return to_systems(raw, self.codec.elements_seen, periodic=self.kind == "crystal")
 
-    def save(self, objects: Sequence[Any], path: Path) -> None:
-        io.write([o for o in objects if o is not None], path)
+    def save(self, objects: Sequence[Any], path: Path) -> list[Path]:
+        return io.write([o for o in objects if o is not None], path)
 
 
 @dataclass(frozen=True)

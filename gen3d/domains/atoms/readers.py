@@ -103,13 +103,13 @@ def read_systems(path: str | Path, report: ReadReport | None = None) -> Iterator
         yield system
 
 
-def read_objects(path: str | Path, report: ReadReport | None = None) -> Iterator[Any]:
+def read_objects(path: str | Path, *, failures: bool = False) -> Iterator[Any]:
     """Yield RDKit molecules (bonds as in the file, or perceived where it has none) and pymatgen Structures.
 
-    Arguments and errors are those of `read_systems`. Without a report, a warning names what was skipped.
+    A warning names the entries that cannot be read. With `failures`, a None for each of them comes last.
+    Errors are those of `read_systems`.
     """
-    told = report is not None
-    report = ReadReport() if report is None else report
+    report = ReadReport()
     for value, entry in _read_entries(Path(path), report):
         try:
             system = from_native(value)
@@ -119,8 +119,10 @@ def read_objects(path: str | Path, report: ReadReport | None = None) -> Iterator
             continue
         report.read += 1
         yield native
-    if report.failures and not told:
+    if report.failures:
         warnings.warn(f"{path}: {report.summary()}", stacklevel=1)
+    if failures:
+        yield from [None] * len(report.failures)
 
 
 def parse_cif_text(text: str, report: ReadReport, entry: str) -> AtomicSystem | None:
@@ -139,7 +141,10 @@ def _read_entries(path: Path, report: ReadReport) -> Iterator[tuple[Any, str]]:
     if path.is_dir():
         files = [p for p in sorted(path.iterdir()) if p.is_file() and format_of(p) in (*READERS, ".zip")]
         if not files:
-            raise Gen3dError(f"{path} holds no file of a known format; allowed: {_allowed()}")
+            raise Gen3dError(
+                f"{path} holds no file of a known format; allowed: {_allowed()}; of prepared data (.npz), "
+                "name the folder that holds train.npz, or one file"
+            )
         for file in files:
             yield from _read_entries(file, report)
         return
