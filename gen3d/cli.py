@@ -314,19 +314,12 @@ class Prepare:
     """Show no progress."""
 
     def run(self) -> None:
-        from gen3d.domains.atoms.prepare import prepare
-
         _check_folder(self.out / "data")
-        report = prepare(
-            self.source,
-            self.out,
-            domain=self.domain,
-            limit=self.limit,
-            seed=self.seed,
-            progress=_progress(self.quiet),
-        )
+        progress = _progress(self.quiet)
+        domain = domains.find(self.domain)
+        summary = domain.prepare(self.source, self.out, limit=self.limit, seed=self.seed, progress=progress)
         if not self.quiet:
-            print(f"{self.out}: {report.summary()}")
+            print(f"{self.out}: {summary}")
 
 
 @dataclass(frozen=True)
@@ -397,9 +390,7 @@ def _prepared(data: Path, out: Path, domain: str, *, progress: bool) -> Path:
     report = target / "dataset.json"
     fresh = report.is_file() and report.stat().st_mtime > data.stat().st_mtime
     if not fresh or json.loads(report.read_text(encoding="utf-8"))["source"] != str(data):
-        from gen3d.domains.atoms.prepare import prepare
-
-        print(prepare(data, target, domain=domain, progress=progress).summary(), file=sys.stderr)
+        print(domains.find(domain).prepare(str(data), target, progress=progress), file=sys.stderr)
     return target
 
 

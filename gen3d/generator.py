@@ -102,8 +102,7 @@ class Generator(nn.Module):
         """
         folder = locate(source)
         tensors, values = checkpoint.read(folder)
-        values = {k: v for k, v in values.items() if k not in ("format_version", "gen3d_version")}
-        config = from_dict(GeneratorConfig, values)
+        config = from_dict(GeneratorConfig, {k: v for k, v in values.items() if not k.endswith("_version")})
         if domain not in (None, config.domain):
             config = _under_other_name(config, domain, folder)
         generator = cls(config)
@@ -462,8 +461,7 @@ def _check_fit(config: GeneratorConfig, domain: GenerativeDomain) -> None:
     for name, value in fitted_model(domain, config.diffusion).items():
         if model[name] != value:
             raise Gen3dError(
-                f"model.{name} is {model[name]!r}; "
-                f"domain {config.domain!r} with this diffusion needs {value!r}"
+                f"model.{name} is {model[name]!r}; {config.domain!r} with this diffusion needs {value!r}"
             )
     if config.sampling.autoguidance != 1 and not config.model.self_conditioning:
         raise Gen3dError(

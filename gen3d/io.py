@@ -43,7 +43,7 @@ FORMATS: dict[str, Format] = {
     "POSCAR": Format("gen3d.domains.atoms.writers:write_poscar", _ATOMS_READER, many=False),
     ".zip": Format("gen3d.domains.atoms.writers:write_zip", _ATOMS_READER),
 }
-"""Extension (or, for files without one, the name up to a `_`, `-` or `.`) to format."""
+"""Extension (or, for files without one, the name up to a `_` or `-`) to format."""
 
 
 def write(objects: Sequence[Any] | Any, path: str | Path) -> list[Path]:

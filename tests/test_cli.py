@@ -333,6 +333,12 @@ def test_a_format_of_one_object_each_names_its_files(
     assert len(io.read(tmp_path)) == 3
 
 
+def test_a_domain_need_not_prepare_data(rings: Rings, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "'toy-ring' prepares no data" in fails(
+        capsys, *"prepare --domain toy-ring --source a --out b".split()
+    )
+
+
 def test_every_file_of_a_folder_keeps_its_record(rings: Rings) -> None:
     for name, count in (("a.npz", "2"), ("b.npz", "3"), ("a.npz", "4"), ("b.npz", "5")):
         assert rings.sample("--n", count, "--out", name) == 0

@@ -169,6 +169,27 @@ class Domain(ABC):
     extension: ClassVar[str]
     """File extension written when the user names none, with its dot."""
 
+    @classmethod
+    def prepare(
+        cls, source: str, out: Path, *, limit: int | None = None, seed: int = 0, progress: bool = True
+    ) -> str:
+        """Turn a source of data into what training reads.
+
+        Args:
+            source: the name of a public set, or a file or folder of one's own.
+            out: the folder to write to.
+            limit: keep at most so many entries.
+            seed: of a split that the source does not define.
+            progress: show progress bars.
+
+        Returns:
+            A summary for people.
+
+        Raises:
+            Gen3dError: the source is unusable, or the domain prepares nothing.
+        """
+        raise Gen3dError(f"domain {cls.name!r} prepares no data; its training reads what it is given")
+
     @abstractmethod
     def metrics(self, samples: Sequence[Any], reference: Any, **options: Any) -> list[Metric]:
         """Measure samples against a reference set; failed samples (None) stay in the denominator."""

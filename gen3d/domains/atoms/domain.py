@@ -211,6 +211,14 @@ class AtomsDomain(GenerativeDomain):
         """The decoded systems; None where numbers are not finite."""
         return to_systems(raw, self.codec.elements_seen, periodic=self.kind == "crystal")
 
+    @classmethod
+    def prepare(
+        cls, source: str, out: Path, *, limit: int | None = None, seed: int = 0, progress: bool = True
+    ) -> str:
+        from gen3d.domains.atoms.prepare import prepare
+
+        return prepare(source, out, domain=cls.kind, limit=limit, seed=seed, progress=progress).summary()
+
     def save(self, objects: Sequence[Any], path: Path) -> list[Path]:
         return io.write([o for o in objects if o is not None], path)
 
