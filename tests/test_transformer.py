@@ -354,6 +354,13 @@ def test_configuration_survives_json(geometry):
         {"mixer": "window"},
         {"positions": "distance", "axes": 3, "mixer": "window"},
         {"positions": "distance", "axes": 3, "position_channels": 2},
+        {"scalars": ("a.b",)},
+        {"scalars": ("",)},
+        {"scalars": ("type",)},
+        {"scalars": ("training",)},
+        {"scalars": ("gap", "gap")},
+        {"scalars": ("gap",), "classes": {"gap": 2}},
+        {"classes": {"text": 2}},
     ],
 )
 def test_contradicting_configurations_are_refused(fields):

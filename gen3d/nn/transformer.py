@@ -95,6 +95,19 @@ class TransformerConfig:
             )
         if self.positions == "distance" and self.mixer != "full":
             raise Gen3dError(f"positions 'distance' work with mixer 'full', not {self.mixer!r}")
+        self._check_names()
+
+    def _check_names(self) -> None:
+        names = ("text", "text_mask", *self.classes, *self.scalars)
+        for name in names:
+            # Embeddings are kept under their names, beside what a torch module has under names of its own.
+            if not name or "." in name or hasattr(nn.ModuleDict(), name):
+                raise Gen3dError(
+                    f"condition {name!r} needs another name: it may not be empty, hold a dot, or be what "
+                    "torch calls something else"
+                )
+            if names.count(name) > 1:
+                raise Gen3dError(f"condition {name!r} is there twice; names must be distinct")
 
 
 def preset(size: str, channels: int, **changes: Any) -> TransformerConfig:
