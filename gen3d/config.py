@@ -56,6 +56,18 @@ def to_dict(config: Any) -> dict[str, Any]:
     return _plain(config)
 
 
+def require_at_least(least: float, config: Any, *names: str) -> None:
+    """Refuse a dataclass of which one of the fields called `names` is smaller; None passes.
+
+    Raises:
+        ValueError: one of them is; `from_dict` says where it stands.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not value >= least:
+            raise ValueError(f"{name} is {value}; at least {least:g}")
+
+
 def load_yaml(path: str | Path) -> dict[str, Any]:
     """Read a YAML mapping.
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from gen3d.config import from_dict
+from gen3d.config import from_dict, require_at_least
 from gen3d.diffusion.objective import DiffusionConfig
 from gen3d.errors import Gen3dError
 from gen3d.generator import GeneratorConfig, SamplingConfig, fitted_model, make_domain
@@ -73,15 +73,13 @@ class TrainConfig:
     """Items of the "valid" split that a validation measures, always the same."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "steps", "accumulate", "latent_batches", "log_every", "valid_samples"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; at least 1")
+        require_at_least(
+            1, self, "batch_size", "steps", "accumulate", "latent_batches", "log_every", "valid_samples"
+        )
         for name in ("learning_rate", "codec_learning_rate", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
-        for name in ("warmup", "valid_every", "weight_decay", "checkpoint_minutes", "seed"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; at least 0")
+        require_at_least(0, self, "warmup", "valid_every", "weight_decay", "checkpoint_minutes", "seed")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema is {self.ema}; allowed: 0 <= ema < 1")
         if not 0 <= self.codec_steps <= self.steps:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gen3d.config import require_at_least
 from gen3d.errors import Gen3dError
 from gen3d.nn.attention import MIXERS, Geometry, Mixer, SelfAttention, TextAttention
 from gen3d.nn.embeddings import ConditionEmbedding, PairEmbedding, ZeroLinear, rotary_angles, sincos_positions
@@ -33,6 +34,7 @@ class TransformerConfig:
     """The architecture.
 
     Raises:
+        ValueError: a number that is too small.
         Gen3dError: fields that contradict each other.
     """
 
@@ -82,6 +84,10 @@ class TransformerConfig:
     """Channels of the prediction; C when None."""
 
     def __post_init__(self) -> None:
+        require_at_least(1, self, "channels", "width", "depth", "heads", "distance_centres", "out_channels")
+        require_at_least(0, self, "axes", "position_channels", "text_width")
+        if not self.window > 0:
+            raise ValueError(f"window is {self.window}; it must be positive")
         if self.width % self.heads:
             raise Gen3dError(f"width {self.width} is not a multiple of heads {self.heads}")
         placed = self.positions != "none" or self.mixer == "window"

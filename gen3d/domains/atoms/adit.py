@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gen3d.config import require_at_least
 from gen3d.domains.atoms.batch import SLOTS, AtomsBatch
 from gen3d.domains.atoms.lattice import lattice_cells
 from gen3d.domains.atoms.statistics import ELEMENTS, DecodedAtoms, Kind, StatisticsCodec
@@ -49,6 +50,9 @@ class AditCodecConfig:
     """Share of atoms whose type the encoder does not see in training."""
     position_corruption: float = 0.1
     """Share of atoms whose position it sees with noise of 0.1 angstrom."""
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "latent_channels", "width", "depth", "heads")
 
 
 class AditCodec(StatisticsCodec):

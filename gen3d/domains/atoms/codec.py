@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gen3d.config import require_at_least
 from gen3d.domains.atoms.batch import SLOTS, AtomsBatch
 from gen3d.domains.atoms.elements import element_vectors
 from gen3d.domains.atoms.lattice import lattice_cells
@@ -67,6 +68,7 @@ class CodecConfig:
     do better with 2, composition first."""
 
     def __post_init__(self) -> None:
+        require_at_least(1, self, "width", "depth", "heads")
         # One normalised channel would be constant.
         if self.element_channels < 2:
             raise ValueError(f"element_channels is {self.element_channels}; at least 2")
