@@ -119,6 +119,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "structure_prediction": lambda: chosen("structure_prediction", ""),
     "molecule_ablations": lambda: ablations("molecule_ablations"),
     "crystal_ablations": lambda: ablations("crystal_ablations"),
+    "crystal_ablations_long": lambda: ablations("crystal_ablations_long"),
     "joint": joint,
 }
 
