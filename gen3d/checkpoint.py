@@ -179,3 +179,13 @@ def _checked(config: dict[str, Any], folder: str | Path) -> dict[str, Any]:
             "upgrade gen3d"
         )
     return config
+
+
+def plain_card(domain: str, parameters: int) -> str:
+    """A model card that says what the configuration says."""
+    return (
+        f"---\nlibrary_name: gen3d\ntags: [{domain}, diffusion, transformer]\n---\n\n"
+        f"# gen3d {domain}\n\nA generator of domain `{domain}` with {parameters:,} "
+        f"parameters.\n\n```python\nimport gen3d\n\nsamples = gen3d.load(PATH).sample(8, seed=0)\n```\n\n"
+        "`config.json` holds the architecture, the noise process and the sampling defaults.\n"
+    )

@@ -134,7 +134,8 @@ class Sample:
         from gen3d.generator import Generator
         from gen3d.info import versions
 
-        checkpoint = self.domain if self.checkpoint is None else self.checkpoint
+        shipped = domain.default_checkpoint(self.options) if self.options is not None else self.domain
+        checkpoint = shipped if self.checkpoint is None else self.checkpoint
         model = Generator.from_pretrained(checkpoint, domain=self.domain)
         given = {name: getattr(self, name) for name in ("steps", "guidance", "sampler")}
         options = {f.name: getattr(self.options, f.name) for f in dataclasses.fields(self.options)}
@@ -230,6 +231,7 @@ class Train:
         """The `RunConfig` of --from, --config, --domain, --size and dotted names, the later ones winning."""
         from gen3d.checkpoint import read_config
         from gen3d.config import load_yaml, merge
+        from gen3d.generator import make_domain
         from gen3d.locate import locate
         from gen3d.run_config import mapping, run_config
 
@@ -250,7 +252,8 @@ class Train:
         if "domain" not in values:
             raise Gen3dError(f"--domain is missing; allowed: {', '.join(domains.names())}")
         config = run_config(values)
-        if self.init_from is None and not config.train.codec_steps:
+        learnt = any(True for _ in make_domain(config.domain, config.domain_config).codec.parameters())
+        if learnt and self.init_from is None and not config.train.codec_steps:
             raise Gen3dError(
                 "train.codec_steps is 0, so the codec would stay untrained: give --config (see configs/), "
                 "--from, or --train.codec_steps above 0"

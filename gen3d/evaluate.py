@@ -138,8 +138,8 @@ def _read_samples(domain: Domain, samples: str | Path | Sequence[Any]) -> Sequen
     if not isinstance(samples, (str, Path)):
         return list(samples)
     path = Path(samples)
-    # Data held back from training is evaluated like samples, which gives the best value one can expect.
-    if path.suffix == ".npz" and ".npz" not in io.FORMATS and isinstance(domain, GenerativeDomain):
+    # Prepared data are read by their domain: evaluated like samples, they give the best value one can expect.
+    if path.suffix == ".npz" and isinstance(domain, GenerativeDomain):
         return list(domain.reference(path, "test"))
     objects = io.read(path, failures=True)
     return [*objects, *[None] * (_drawn(path) - len(objects))]

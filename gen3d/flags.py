@@ -22,7 +22,7 @@ from gen3d.errors import Gen3dError
 
 HIDDEN = ("options", "overrides")
 """Fields of verbs that are no flags."""
-RENAMED = {"init_from": "from"}
+RENAMED = {"init_from": "from", "class_name": "class"}
 """Fields whose flag has a name that Python reserves."""
 
 

@@ -30,7 +30,7 @@ from gen3d.draws import Draws
 from gen3d.errors import Gen3dError, TooFewValid
 from gen3d.locate import locate
 from gen3d.moments import Moments
-from gen3d.nn.transformer import DiffusionTransformer, TransformerConfig
+from gen3d.nn.transformer import TransformerConfig
 from gen3d.tokens import Tokens, centred
 from gen3d.types import Conditions
 from gen3d.version import __version__
@@ -62,7 +62,7 @@ class Generator(nn.Module):
         config: what it was built from.
         domain: the kind of thing it makes.
         codec: the map between native data and latent tokens.
-        core: the transformer.
+        core: the transformer, or the domain's module around it.
         latent_mean: (C,) mean of the latent channels over the training data.
         latent_std: (C,) their standard deviation.
     """
@@ -81,7 +81,7 @@ class Generator(nn.Module):
         self.domain = make_domain(config.domain, config.domain_config)
         self.codec = self.domain.codec
         _check_fit(config, self.domain)
-        self.core = DiffusionTransformer(config.model)
+        self.core = self.domain.network(config.model)
         self.register_buffer("latent_mean", torch.zeros(self.codec.channels))
         self.register_buffer("latent_std", torch.ones(self.codec.channels))
 
@@ -132,7 +132,8 @@ class Generator(nn.Module):
         for name, _ in self.named_parameters():
             tensors[name] = tensors[name].to(dtype)
         config = {"gen3d_version": __version__, **to_dict(self.config)}
-        checkpoint.write(folder, tensors, config, card or self._card())
+        plain = checkpoint.plain_card(self.config.domain, sum(p.numel() for p in self.parameters()))
+        checkpoint.write(folder, tensors, config, card or plain)
 
     def push_to_hub(
         self,
@@ -165,7 +166,7 @@ class Generator(nn.Module):
         """The transformer's objective on the normalised latents of a batch, and its parts."""
         with torch.no_grad():
             tokens = self.codec.encode(batch, draws)
-            tokens = tokens.with_values(self._normalise(tokens.x))
+            tokens = tokens.with_values(self.normalise(tokens.x))
         return diffusion_loss(self.core, tokens, self.domain.conditions(batch), self.config.diffusion, draws)
 
     @torch.no_grad()
@@ -225,7 +226,7 @@ class Generator(nn.Module):
         if batch_size < 1:
             raise Gen3dError(f"batch_size is {batch_size}; at least 1")
         index = first + _shard(n, shard)
-        settings = _settings(self.config.sampling, steps, guidance, sampler)
+        settings = sampling_settings(self.config.sampling, steps, guidance, sampler)
         options = from_dict(self.domain.SampleOptions, domain_options)
         disable = None if progress is None else not progress
         total = math.ceil(len(index) / batch_size) * settings.steps
@@ -303,7 +304,7 @@ class Generator(nn.Module):
         Raises:
             Gen3dError: `start` is out of range, or the domain does not take its objects back.
         """
-        settings = _settings(self.config.sampling, steps, guidance, sampler)
+        settings = sampling_settings(self.config.sampling, steps, guidance, sampler)
         if not objects:
             return []
         batch = self.domain.collate(self.domain.items(objects), None).to(self.device)
@@ -312,13 +313,13 @@ class Generator(nn.Module):
         taken = max(1, round(settings.steps * (1 - start)))
         times = schedule(taken, settings.shift, settings.spacing, start)
         draws = Draws(seed, torch.arange(len(objects), device=self.device))
-        clean = tokens.with_values(self._normalise(tokens.x)).x
+        clean = tokens.with_values(self.normalise(tokens.x)).x
         noised = partial_start(clean, self.config.diffusion.path, start, draws) * tokens.mask[..., None]
         if tokens.ties is not None:
             noised = tokens.ties.same(noised)
         rows = torch.arange(len(objects), device=self.device)
-        result = self._run_sampler(noised, times, layout, rows, draws, settings, None)
-        return self._finish(result, layout, rows)
+        result = self.run_sampler(noised, times, layout, rows, draws, settings, None)
+        return self.finish(result, layout, rows)
 
     def _sample(
         self, draws: Draws, options: Any, settings: SamplingConfig, batch_size: int, callback: Callback
@@ -341,13 +342,13 @@ class Generator(nn.Module):
                 noise = centred(noise, part.mask)
             if part.ties is not None:
                 noise = part.ties.same(noise)
-            tokens = self._run_sampler(noise, times, part, rows, chosen, settings, callback)
-            for row, made in zip(rows.tolist(), self._finish(tokens, part, rows), strict=True):
+            tokens = self.run_sampler(noise, times, part, rows, chosen, settings, callback)
+            for row, made in zip(rows.tolist(), self.finish(tokens, part, rows), strict=True):
                 objects[row] = made
         self.train(was_training)
         return objects
 
-    def _run_sampler(
+    def run_sampler(
         self,
         x: Tensor,
         times: Tensor,
@@ -358,22 +359,22 @@ class Generator(nn.Module):
         callback: Callback | None,
     ) -> Tokens:
         """Unnormalised latent tokens of one batch, which is `rows` of what the domain laid out."""
-        denoise = self._denoiser(layout, layout.conditions, settings)
+        denoise = self.denoiser(layout, layout.conditions, settings)
         kept = {name: value for name, value in layout.conditions.items() if name in layout.unguided}
         if settings.guidance != 1 and len(kept) < len(layout.conditions):
-            free = self._denoiser(layout, kept, settings)
+            free = self.denoiser(layout, kept, settings)
             denoise = ClassifierFree(denoise, free, settings.guidance, settings.guidance_interval)
         if layout.known is not None and layout.known_mask is not None:
-            denoise = KnownRegion(denoise, self._normalise(layout.known), layout.known_mask)
+            denoise = KnownRegion(denoise, self.normalise(layout.known), layout.known_mask)
         if layout.ties is not None:
             denoise = Tied(denoise, layout.ties)
         if layout.constrain is not None:
             denoise = self._constrained(denoise, layout, rows)
         path, sampler = self.config.diffusion.path, SAMPLERS[settings.sampler]
         result = sampler(denoise, x, path, times, callback=callback, draws=draws)
-        return Tokens(x, layout.mask, layout.positions).with_values(self._denormalise(result))
+        return Tokens(x, layout.mask, layout.positions).with_values(self.denormalise(result))
 
-    def _finish(self, tokens: Tokens, layout: Layout, rows: Tensor) -> list[Any]:
+    def finish(self, tokens: Tokens, layout: Layout, rows: Tensor) -> list[Any]:
         """Native objects of latent tokens."""
         raw = self.codec.decode(tokens)
         return self.domain.to_native(raw if layout.finish is None else layout.finish(raw, rows))
@@ -383,18 +384,21 @@ class Generator(nn.Module):
 
         def constrained(x: Tensor, t: Tensor) -> Tensor:
             assert layout.constrain is not None
-            clean = layout.constrain(self._denormalise(denoise(x, t)), rows)
-            return self._normalise(clean) * layout.mask[..., None]
+            clean = layout.constrain(self.denormalise(denoise(x, t)), rows)
+            return self.normalise(clean) * layout.mask[..., None]
 
         return constrained
 
-    def _normalise(self, latents: Tensor) -> Tensor:
+    def normalise(self, latents: Tensor) -> Tensor:
+        """Latents as the transformer sees them."""
         return (latents - self.latent_mean) / self.latent_std
 
-    def _denormalise(self, latents: Tensor) -> Tensor:
+    def denormalise(self, latents: Tensor) -> Tensor:
+        """Latents as the codec makes them."""
         return latents * self.latent_std + self.latent_mean
 
-    def _denoiser(self, layout: Layout, conditions: Conditions, settings: SamplingConfig) -> Denoiser:
+    def denoiser(self, layout: Layout, conditions: Conditions, settings: SamplingConfig) -> Denoiser:
+        """The network as a denoiser of laid out tokens that are told `conditions`; for one trajectory."""
         diffusion = self.config.diffusion
         denoise = ModelDenoiser(
             self.core, diffusion.path, diffusion.prediction, layout.mask, layout.positions, conditions
@@ -403,16 +407,6 @@ class Generator(nn.Module):
             return denoise
         weak = replace(denoise, remember=False)
         return Autoguidance(denoise, weak, settings.autoguidance, settings.autoguidance_interval)
-
-    def _card(self) -> str:
-        """A model card that says what the configuration says."""
-        count = sum(p.numel() for p in self.parameters())
-        return (
-            f"---\nlibrary_name: gen3d\ntags: [{self.config.domain}, diffusion, transformer]\n---\n\n"
-            f"# gen3d {self.config.domain}\n\nA generator of domain `{self.config.domain}` with {count:,} "
-            f"parameters.\n\n```python\nimport gen3d\n\nsamples = gen3d.load(PATH).sample(8, seed=0)\n```\n\n"
-            "`config.json` holds the architecture, the noise process and the sampling defaults.\n"
-        )
 
 
 def load(source: str | Path, device: str | torch.device | None = None) -> Generator:
@@ -449,7 +443,7 @@ def _under_other_name(config: GeneratorConfig, domain: str, folder: Path) -> Gen
 def fitted_model(domain: GenerativeDomain, diffusion: DiffusionConfig) -> dict[str, Any]:
     """The fields of `TransformerConfig` that follow from the domain and the objective."""
     return {
-        "channels": domain.codec.channels,
+        **domain.model_fields,
         "classes": dict(domain.class_conditions),
         "scalars": list(domain.scalar_conditions),
         "self_conditioning": diffusion.self_condition_rate > 0,
@@ -470,9 +464,10 @@ def _check_fit(config: GeneratorConfig, domain: GenerativeDomain) -> None:
         )
 
 
-def _settings(
+def sampling_settings(
     defaults: SamplingConfig, steps: int | None, guidance: float | None, sampler: str | None
 ) -> SamplingConfig:
+    """The defaults with what is given in their place."""
     given = {"steps": steps, "guidance": guidance, "sampler": sampler}
     changes = {name: value for name, value in given.items() if value is not None}
     return from_dict(SamplingConfig, {**to_dict(defaults), **changes})

@@ -33,6 +33,8 @@ class Format:
 
 
 _ATOMS_READER = "gen3d.domains.atoms.readers:read_objects"
+_SHAPE_READER = "gen3d.domains.shapes.readers:read_objects"
+_MESH = Format("gen3d.domains.shapes.writers:write_mesh", _SHAPE_READER, many=False)
 
 FORMATS: dict[str, Format] = {
     ".sdf": Format("gen3d.domains.atoms.writers:write_sdf", _ATOMS_READER),
@@ -42,6 +44,13 @@ FORMATS: dict[str, Format] = {
     ".vasp": Format("gen3d.domains.atoms.writers:write_poscar", _ATOMS_READER, many=False),
     "POSCAR": Format("gen3d.domains.atoms.writers:write_poscar", _ATOMS_READER, many=False),
     ".zip": Format("gen3d.domains.atoms.writers:write_zip", _ATOMS_READER),
+    ".ply": Format("gen3d.domains.shapes.writers:write_ply", _SHAPE_READER, many=False),
+    ".obj": _MESH,
+    ".stl": _MESH,
+    ".glb": _MESH,
+    ".off": _MESH,
+    ".binvox": Format("gen3d.domains.shapes.writers:write_binvox", _SHAPE_READER, many=False),
+    ".npz": Format("gen3d.domains.shapes.writers:write_npz", _SHAPE_READER),
 }
 """Extension (or, for files without one, the name up to a `_` or `-`) to format."""
 

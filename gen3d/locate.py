@@ -10,17 +10,15 @@ SHIPPED = Path(__file__).parent / "weights"
 
 
 def locate(source: str | Path) -> Path:
-    """The local folder of a checkpoint that is named by domain, by folder or by hub id, in this order.
+    """The local folder of a checkpoint that is named as shipped (mostly after its domain), by folder or by hub id, in this order.
 
     Raises:
         Gen3dError: there is none.
     """
-    if source in domains.names():
-        if not (SHIPPED / source).is_dir():
-            raise Gen3dError(
-                f"no weights ship for domain {source!r}; train some, or name a checkpoint folder"
-            )
+    if isinstance(source, str) and re.fullmatch(r"[\w-]+", source) and (SHIPPED / source).is_dir():
         return SHIPPED / source
+    if source in domains.names():
+        raise Gen3dError(f"no weights ship for domain {source!r}; train some, or name a checkpoint folder")
     if Path(source).is_dir():
         return Path(source)
     if isinstance(source, str) and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source):

@@ -35,6 +35,9 @@ class TrainConfig:
     """The first that many steps train only the codec; the rest only the transformer."""
     decoder_only: bool = False
     """Whether the codec stage leaves the encoder, and so the latents that a transformer knows, alone."""
+    trainable: Literal["all", "biases"] = "all"
+    """Parameters of the transformer that train; "biases": only biases, gains, modulation and class tables
+    (DiffFit), a percent or less of a trained one that is to be adapted."""
     learning_rate: float = 2e-4
     """Peak learning rate of the transformer."""
     codec_learning_rate: float = 1e-3

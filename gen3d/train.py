@@ -32,6 +32,7 @@ from gen3d.errors import Gen3dError, require
 from gen3d.files import atomic_write, remove_stale
 from gen3d.generator import Generator
 from gen3d.locate import locate
+from gen3d.nn.partial import light_parameters
 from gen3d.run_config import RunConfig, TrainConfig, check_same_run, run_config
 from gen3d.sharding import whole
 from gen3d.stage import Stage
@@ -92,6 +93,9 @@ class _Trainer:
         torch.manual_seed(self.config.seed)
         self.generator = Generator(config.generator())
         self.trainable = [n for n, p in self.generator.named_parameters() if p.requires_grad]
+        if self.config.trainable == "biases":
+            light = {f"core.{name}" for name in light_parameters(self.generator.core)}
+            self.trainable = [n for n in self.trainable if n in light or not n.startswith("core.")]
         self.domain = self.generator.domain
         self.dataset = self.domain.dataset(data, "train")
         if not len(self.dataset):
@@ -116,6 +120,8 @@ class _Trainer:
         self._reset_rates()
         quiet = None if progress and main else True  # None: quiet unless it is a terminal
         bar = tqdm(total=config.steps, initial=self.step, unit="step", disable=quiet, dynamic_ncols=True)
+        if main and self.config.trainable == "biases":
+            bar.write(self._share())
         for micro_batches in prefetch(self._load, range(self.step, config.steps)):
             due = time.monotonic() - saved >= 60 * config.checkpoint_minutes
             stop, save = self._agree(should_stop(), due)
@@ -143,6 +149,8 @@ class _Trainer:
         """Before the first step of a fresh run."""
         if init_from is None and self.config.decoder_only:
             raise Gen3dError("decoder_only needs a checkpoint to start from, whose encoder it keeps")
+        if init_from is None and self.config.trainable == "biases":
+            raise Gen3dError("trainable 'biases' needs a checkpoint to start from, whose rest it keeps")
         if self.accelerator.is_main_process:
             (self.out / STATE).unlink(missing_ok=True)
         if init_from is not None:
@@ -179,6 +187,12 @@ class _Trainer:
 
     def _make_stage(self, name: Literal["codec", "prior"]) -> Stage:
         return Stage(name, self.generator, self.trainable, self.config, self.accelerator)
+
+    def _share(self) -> str:
+        """How much of the transformer trains."""
+        sizes = {f"core.{name}": p.numel() for name, p in self.generator.core.named_parameters()}
+        trained, total = sum(sizes[n] for n in self.trainable if n in sizes), sum(sizes.values())
+        return f"training {trained:,} of the transformer's {total:,} parameters ({trained / total:.2%})"
 
     def _restore(self) -> None:
         """Take up the state of the run folder."""

@@ -20,9 +20,10 @@ pytest.importorskip("ase")
 from gen3d.domains.atoms import sources
 from gen3d.domains.atoms.dataset import AtomsDataset, open_dataset
 from gen3d.domains.atoms.prepare import prepare, split_dataset
-from gen3d.domains.atoms.sources import SETS, RemoteFile, fetch
+from gen3d.domains.atoms.sources import SETS
 from gen3d.domains.atoms.system import AtomicSystem
 from gen3d.errors import Gen3dError
+from gen3d.fetch import RemoteFile, fetch
 
 TINY = Path(__file__).parents[1] / "data" / "tiny"
 
@@ -273,7 +274,7 @@ def test_a_download_cut_short_is_not_kept(tmp_path):
 def test_local_addresses_work_too(tmp_path):
     (tmp_path / "a.txt").write_text("hello")
     file = RemoteFile("b.txt", (tmp_path / "a.txt").as_uri())
-    assert sources.fetch(file, tmp_path / "cache", progress=False).startswith("sha256:2cf24dba")
+    assert fetch(file, tmp_path / "cache", progress=False).startswith("sha256:2cf24dba")
 
 
 def test_uncharacterized_list_keeps_its_head_apart():

@@ -10,7 +10,7 @@ from torch import nn
 
 from gen3d.config import from_dict, to_dict
 from gen3d.errors import Gen3dError
-from gen3d.nn.attention import FullMixer, Geometry, SelfAttention, WindowMixer
+from gen3d.nn.attention import Geometry, GlobalMixer, SelfAttention, WindowMixer
 from gen3d.nn.embeddings import distance_basis, drop_conditions
 from gen3d.nn.transformer import DiffusionTransformer, RMSNorm, TransformerConfig, preset
 
@@ -217,7 +217,7 @@ def test_perturbation_blends_attention_with_its_values(inputs, strength):
         heads.append((1 - u) * weights @ v[..., part] + u * v[..., part])
     expected = attention.out(torch.cat(heads, -1))
     perturb = torch.tensor([0.0, strength])
-    result = attention(x, FullMixer(Geometry(None)), 0, perturb=perturb)
+    result = attention(x, GlobalMixer(Geometry(None)), 0, perturb=perturb)
     torch.testing.assert_close(result, expected)
 
 

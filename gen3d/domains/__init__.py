@@ -24,6 +24,7 @@ class Entry(NamedTuple):
 TABLE: dict[str, Entry] = {
     "molecule": Entry("gen3d.domains.atoms:MoleculeDomain", "gen3d.domains.atoms.options:MoleculeOptions"),
     "crystal": Entry("gen3d.domains.atoms:CrystalDomain", "gen3d.domains.atoms.options:CrystalOptions"),
+    "shape": Entry("gen3d.domains.shapes:ShapeDomain", "gen3d.domains.shapes.options:ShapeOptions"),
 }
 
 

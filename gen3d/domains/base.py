@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from gen3d.draws import Draws
 from gen3d.errors import Gen3dError
+from gen3d.nn.transformer import DiffusionTransformer, TransformerConfig
 from gen3d.tokens import Ties, Tokens
 from gen3d.types import Conditions, TokenMask, TokenPositions
 
@@ -194,6 +195,11 @@ class Domain(ABC):
     def metrics(self, samples: Sequence[Any], reference: Any, **options: Any) -> list[Metric]:
         """Measure samples against a reference set; failed samples (None) stay in the denominator."""
 
+    @classmethod
+    def default_checkpoint(cls, options: Any) -> str:
+        """Name of the shipped checkpoint that samples with these options come from."""
+        return cls.name
+
     @abstractmethod
     def valid(self, sample: Any) -> bool:
         """Whether a generated object is of any use, by a quick check; None never is."""
@@ -221,6 +227,16 @@ class GenerativeDomain(Domain):
     def serves(cls, config: Any) -> Sequence[str]:
         """Names of the domains that a checkpoint of this domain with this `Config` can generate."""
         return (cls.name,)
+
+    @property
+    def model_fields(self) -> dict[str, Any]:
+        """Fields of `TransformerConfig` that follow from the domain, beside its conditions."""
+        return {"channels": self.codec.channels}
+
+    def network(self, config: TransformerConfig) -> nn.Module:
+        """What predicts from noisy tokens of the codec: the transformer, or a module around it that is
+        called as it is and has its `config`."""
+        return DiffusionTransformer(config)
 
     @abstractmethod
     def dataset(self, source: str | Path, split: str) -> Dataset:

@@ -7,6 +7,7 @@ RMSNorm, SwiGLU and QK-norm follow LightningDiT, arXiv 2501.01423).
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from gen3d.config import require_at_least
 from gen3d.errors import Gen3dError
-from gen3d.nn.attention import MIXERS, Geometry, Mixer, SelfAttention, TextAttention
+from gen3d.nn.attention import MIXERS, Geometry, GlobalMixer, Mixer, SelfAttention, TextAttention
 from gen3d.nn.embeddings import ConditionEmbedding, PairEmbedding, ZeroLinear, rotary_angles, sincos_positions
 from gen3d.types import Conditions, Times, TokenMask, TokenPositions, TokenValues
 
@@ -50,8 +51,8 @@ class TransformerConfig:
     """Hidden width of the GELU feed-forward over D; SwiGLU takes 2/3 of it, for equal parameters."""
     norm: Literal["rms", "layer"] = "rms"
     """Normalisation of the blocks."""
-    mlp: Literal["swiglu", "gelu"] = "swiglu"
-    """Feed-forward of the blocks."""
+    mlp: Literal["swiglu", "gelu", "gelu_exact"] = "swiglu"
+    """Feed-forward of the blocks; "gelu" is DiT's tanh approximation, "gelu_exact" what DiT-3D has."""
     qk_norm: bool = True
     """Normalise queries and keys."""
     positions: Literal["none", "sincos", "rotary", "distance"] = "none"
@@ -66,10 +67,15 @@ class TransformerConfig:
     """Gaussians that resolve a pairwise distance."""
     distance_cutoff: float = 10.0
     """Distance beyond which pairs look alike, in position units."""
-    mixer: Literal["full", "window"] = "full"
-    """Who attends to whom: all tokens, or those in one cell of position space."""
+    mixer: Literal["global", "window", "kv_reduce"] = "global"
+    """Who attends to whom: all tokens to all, those in one cell of position space to each other, or all
+    to one key per neighbourhood of the token grid, for window^A D^2 more parameters a block."""
     window: float = 1.0
-    """Edge of a window cell in position units."""
+    """Edge of a window cell or of a neighbourhood, in position units."""
+    window_shift: bool = True
+    """Whether the window cells of odd blocks are shifted by half an edge."""
+    mixer_blocks: tuple[int, ...] = ()
+    """The only blocks with this mixer, the others being global; empty for all. DiT-3D: 0, 3, 6, 9."""
     modulation: Literal["full", "single"] = "single"
     """adaLN parameters: a linear layer per block (DiT), or one shared plus a table (PixArt)."""
     self_conditioning: bool = False
@@ -90,7 +96,7 @@ class TransformerConfig:
             raise ValueError(f"window is {self.window}; it must be positive")
         if self.width % self.heads:
             raise Gen3dError(f"width {self.width} is not a multiple of heads {self.heads}")
-        placed = self.positions != "none" or self.mixer == "window"
+        placed = self.positions != "none" or self.mixer != "global"
         if placed and self.axes < 1:
             raise Gen3dError(f"positions {self.positions!r} and mixer {self.mixer!r} need axes >= 1")
         if self.positions == "rotary" and self.width // self.heads < 2 * self.axes:
@@ -99,9 +105,26 @@ class TransformerConfig:
             raise Gen3dError(
                 f"position_channels is {self.position_channels}; allowed: 0 or axes, {self.axes}"
             )
-        if self.positions == "distance" and self.mixer != "full":
-            raise Gen3dError(f"positions 'distance' work with mixer 'full', not {self.mixer!r}")
+        if self.positions == "distance" and self.mixer != "global":
+            raise Gen3dError(f"positions 'distance' work with mixer 'global', not {self.mixer!r}")
+        self._check_mixer()
         self._check_names()
+
+    def mixes(self, layer: int) -> bool:
+        """Whether block `layer` has the mixer of the configuration; else it is global."""
+        return not self.mixer_blocks or layer in self.mixer_blocks
+
+    def _check_mixer(self) -> None:
+        if self.mixer == "kv_reduce":
+            if self.window != int(self.window):
+                raise Gen3dError(f"window is {self.window}; mixer 'kv_reduce' needs a whole number")
+            if self.positions == "rotary":
+                raise Gen3dError("positions 'rotary' turn single keys, mixer 'kv_reduce' has none")
+        if self.mixer == "global" and self.mixer_blocks:
+            raise Gen3dError(f"mixer_blocks is {self.mixer_blocks}; mixer 'global' is the same in all blocks")
+        for layer in self.mixer_blocks:
+            if not 0 <= layer < self.depth:
+                raise Gen3dError(f"mixer_blocks has block {layer}; allowed: 0..{self.depth - 1}")
 
     def _check_names(self) -> None:
         names = ("text", "text_mask", *self.classes, *self.scalars)
@@ -151,7 +174,7 @@ class DiffusionTransformer(nn.Module):
                 config.distance_cutoff,
                 sets=2 if estimated else 1,
             )
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.depth))
         self.norm = NORMS[config.norm](width, affine=False)
         self.final_modulation = ZeroLinear(width, 2 * width)
         self.out = ZeroLinear(width, config.out_channels or config.channels)
@@ -211,7 +234,7 @@ class DiffusionTransformer(nn.Module):
         h = self.embed(x)
         if self_cond is not None:
             h = h + self.embed_self(self_cond)
-        h, mixer, rotary = self._place(h, mask, positions, self_cond)
+        h, mixers, rotary = self._place(h, mask, positions, self_cond)
         text = _text(cond or {}, x, self.config.text_width) if self.config.text_width else None
         signal = F.silu(self.conditions(t, cond or {}))
         shared = self.modulation(signal) if self.config.modulation == "single" else signal
@@ -219,7 +242,7 @@ class DiffusionTransformer(nn.Module):
         collected = {}
         for layer, block in enumerate(self.blocks):
             strengths = _strengths(perturb, layer, self.config.heads, x.device)
-            h = block(h, shared, mixer, layer, rotary, strengths, text)
+            h = block(h, shared, mixers[layer], layer, rotary, strengths, text)
             if layer in features:
                 collected[layer] = h
         shift, scale = self.final_modulation(signal).chunk(2, -1)
@@ -234,7 +257,7 @@ class DiffusionTransformer(nn.Module):
         mask: TokenMask | None,
         positions: TokenPositions | None,
         self_cond: Tensor | None,
-    ) -> tuple[Tensor, Mixer, tuple[Tensor, Tensor] | None]:
+    ) -> tuple[Tensor, list[Mixer], tuple[Tensor, Tensor] | None]:
         """Let positions act: on the tokens, on who attends to whom, and on queries and keys."""
         config = self.config
         rotary, bias = None, None
@@ -250,7 +273,10 @@ class DiffusionTransformer(nn.Module):
                     known = torch.zeros_like(positions) if self_cond is None else self_cond
                     sets.append(known[..., : config.position_channels])
                 h, bias = self.pairs(h, mask, sets)
-        return h, MIXERS[config.mixer](Geometry(mask, positions, bias, config.window)), rotary
+        geometry = Geometry(mask, positions, bias, config.window, config.window_shift)
+        chosen, elsewhere = MIXERS[config.mixer](geometry), GlobalMixer(geometry)
+        mixers = [chosen if config.mixes(layer) else elsewhere for layer in range(config.depth)]
+        return h, mixers, rotary
 
     def _check(
         self,
@@ -297,13 +323,15 @@ class DiffusionTransformer(nn.Module):
 class Block(nn.Module):
     """x += gate * attention(adaLN(x)); x += text attention; x += gate * feed-forward(adaLN(x))."""
 
-    def __init__(self, config: TransformerConfig):
+    def __init__(self, config: TransformerConfig, layer: int):
         super().__init__()
         width, norm = config.width, NORMS[config.norm]
         full = config.modulation == "full"
         self.modulation = ZeroLinear(width, 6 * width) if full else ModulationTable(6 * width)
         self.norm_1 = norm(width, affine=False)
-        self.attention = SelfAttention(width, config.heads, norm if config.qk_norm else None)
+        pooled = config.mixer == "kv_reduce" and config.mixes(layer)
+        reduce = int(config.window) ** config.axes if pooled else 0
+        self.attention = SelfAttention(width, config.heads, norm if config.qk_norm else None, reduce)
         if config.text_width:
             self.norm_text = norm(width, affine=True)
             self.text = TextAttention(width, config.heads, config.text_width)
@@ -374,20 +402,25 @@ class SwiGLU(nn.Module):
 
 
 class GELU(nn.Module):
-    """The two-layer perceptron of DiT, with tanh-GELU."""
+    """The two-layer perceptron of DiT, with the tanh approximation of GELU or with the exact one."""
 
-    def __init__(self, width: int, ratio: float):
+    def __init__(self, width: int, ratio: float, approximate: Literal["tanh", "none"] = "tanh"):
         super().__init__()
+        self.approximate = approximate
         hidden = round(ratio * width)
         self.up = nn.Linear(width, hidden)
         self.down = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.gelu(self.up(x), approximate="tanh"))
+        return self.down(F.gelu(self.up(x), approximate=self.approximate))
 
 
 NORMS: dict[str, Callable[..., nn.Module]] = {"rms": RMSNorm, "layer": LayerNorm}
-FEED_FORWARDS: dict[str, Callable[[int, float], nn.Module]] = {"swiglu": SwiGLU, "gelu": GELU}
+FEED_FORWARDS: dict[str, Callable[[int, float], nn.Module]] = {
+    "swiglu": SwiGLU,
+    "gelu": GELU,
+    "gelu_exact": partial(GELU, approximate="none"),
+}
 
 
 def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

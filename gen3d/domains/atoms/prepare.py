@@ -11,9 +11,10 @@ import numpy as np
 from gen3d.domains.atoms.dataset import SPLITS, AtomsDataset
 from gen3d.domains.atoms.native import from_structure, to_structure
 from gen3d.domains.atoms.readers import Failure, ReadReport, read_systems
-from gen3d.domains.atoms.sources import SETS, Parts, Record, cache_folder, open_set
+from gen3d.domains.atoms.sources import SETS, Parts, Record, open_set
 from gen3d.domains.atoms.system import AtomicSystem
 from gen3d.errors import Gen3dError, require
+from gen3d.fetch import cache_folder
 from gen3d.files import atomic_write
 
 DOMAINS = ("molecule", "crystal")
