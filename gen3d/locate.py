@@ -10,7 +10,8 @@ SHIPPED = Path(__file__).parent / "weights"
 
 
 def locate(source: str | Path) -> Path:
-    """The local folder of a checkpoint that is named as shipped (mostly after its domain), by folder or by hub id, in this order.
+    """The local folder of a checkpoint: one that ships (most are named after their domain), a folder, or
+    a hub id, in this order.
 
     Raises:
         Gen3dError: there is none.

@@ -10,10 +10,10 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from gen3d.errors import Gen3dError
-from gen3d.nn.transformer import DiffusionTransformer
+from gen3d.nn.transformer import Network
 
 
-def shard(transformer: DiffusionTransformer) -> None:
+def shard(network: Network) -> None:
     """Spread the parameters over all processes, block by block; gradients become means over processes.
 
     Raises:
@@ -21,7 +21,7 @@ def shard(transformer: DiffusionTransformer) -> None:
     """
     if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
         raise Gen3dError("train.shard is true, but there is one process; start several with torchrun")
-    for part in (*transformer.blocks, transformer):
+    for part in (*network.blocks, network):
         fully_shard(part, reshard_after_forward=True)
 
 

@@ -23,8 +23,8 @@ from gen3d.domains.atoms.metrics.crystals import (
 from gen3d.domains.atoms.metrics.matching import match_all, reduced_formula, rms_distances
 from gen3d.domains.atoms.native import from_structure, to_structure
 from gen3d.domains.atoms.system import AtomicSystem
-from gen3d.domains.base import Metric
 from gen3d.errors import Gen3dError
+from gen3d.metrics import Metric
 
 
 def rocksalt(a: str = "Na", b: str = "Cl", length: float = 5.64) -> AtomicSystem:

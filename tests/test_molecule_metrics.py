@@ -15,7 +15,6 @@ from rdkit.Chem import AllChem
 from scipy.spatial.transform import Rotation
 
 from gen3d.domains.atoms.dataset import AtomsDataset
-from gen3d.domains.atoms.metrics import guarded_map, wilson_interval
 from gen3d.domains.atoms.metrics.distributions import content_metrics, geometry_metrics, local_geometry
 from gen3d.domains.atoms.metrics.molecules import (
     Inspection,
@@ -31,6 +30,8 @@ from gen3d.domains.atoms.metrics.stability import bond_orders, stability_metrics
 from gen3d.domains.atoms.native import from_mol
 from gen3d.domains.atoms.system import AtomicSystem
 from gen3d.errors import Gen3dError
+from gen3d.metrics import wilson_interval
+from gen3d.parallel import guarded_map
 
 SMILES = ["C", "CCO", "c1ccccc1", "CC#N", "CC(=O)N", "C1CC1", "OCC=O", "FC(F)C"]
 

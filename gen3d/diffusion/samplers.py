@@ -17,7 +17,7 @@ from gen3d.diffusion.objective import shift_times
 from gen3d.diffusion.paths import Path
 from gen3d.draws import Draws
 from gen3d.errors import Gen3dError
-from gen3d.nn.transformer import DiffusionTransformer
+from gen3d.nn.transformer import Network
 from gen3d.tokens import Ties
 from gen3d.types import Conditions, TokenMask, TokenPositions
 
@@ -314,7 +314,7 @@ class ModelDenoiser:
         remember: show a self-conditioned network its previous prediction.
     """
 
-    model: DiffusionTransformer
+    model: Network
     path: Path
     prediction: str = "x"
     mask: TokenMask | None = None

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from gen3d.draws import Draws
 from gen3d.errors import Gen3dError
-from gen3d.nn.transformer import DiffusionTransformer, TransformerConfig
+from gen3d.metrics import Metric
+from gen3d.nn.transformer import DiffusionTransformer, Network, TransformerConfig
 from gen3d.tokens import Ties, Tokens
 from gen3d.types import Conditions, TokenMask, TokenPositions
 
@@ -26,25 +27,6 @@ from gen3d.types import Conditions, TokenMask, TokenPositions
 @dataclass(frozen=True)
 class SampleOptions:
     """Flags of `gen3d sample` that one domain adds to the common ones; each field is one flag."""
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One measured number of an evaluation.
-
-    Attributes:
-        name: short name, the key in metrics.json.
-        value: the number; None when it could not be computed.
-        definition: one line that says what is counted and over which denominator.
-        better: "higher", "lower", or the value that is best (50 for 1-NNA).
-        citation: where the definition comes from.
-    """
-
-    name: str
-    value: float | None
-    definition: str
-    better: str | float
-    citation: str = ""
 
 
 class Batch(Protocol):
@@ -233,7 +215,7 @@ class GenerativeDomain(Domain):
         """Fields of `TransformerConfig` that follow from the domain, beside its conditions."""
         return {"channels": self.codec.channels}
 
-    def network(self, config: TransformerConfig) -> nn.Module:
+    def network(self, config: TransformerConfig) -> Network:
         """What predicts from noisy tokens of the codec: the transformer, or a module around it that is
         called as it is and has its `config`."""
         return DiffusionTransformer(config)

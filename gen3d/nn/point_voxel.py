@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from gen3d.config import require_at_least
 from gen3d.errors import Gen3dError
 from gen3d.nn.embeddings import ZeroLinear
-from gen3d.nn.transformer import DiffusionTransformer, TransformerConfig
+from gen3d.nn.transformer import DiffusionTransformer, Network, TransformerConfig
 from gen3d.nn.voxelise import (
     corners,
     grid_coordinates,
@@ -68,7 +68,7 @@ class PointVoxelConfig:
         return self.field_channels if self.head_width else 3
 
 
-class PointVoxelTransformer(nn.Module):
+class PointVoxelTransformer(Network):
     """Predicts a vector for every point of a noisy cloud.
 
     Attributes:
@@ -88,6 +88,10 @@ class PointVoxelTransformer(nn.Module):
             self.head_in = nn.Linear(voxels.field_channels + 3, voxels.head_width)
             self.head_middle = nn.Linear(voxels.head_width, voxels.head_width)
             self.head_out = ZeroLinear(voxels.head_width, 3)
+
+    @property
+    def blocks(self) -> nn.ModuleList:  # type: ignore[override]
+        return self.transformer.blocks
 
     def forward(
         self,

@@ -151,7 +151,21 @@ def preset(size: str, channels: int, **changes: Any) -> TransformerConfig:
     return replace(TransformerConfig(channels, width, depth, heads), **changes)
 
 
-class DiffusionTransformer(nn.Module):
+class Network(nn.Module):
+    """What can stand at the core of a generator: the transformer, or a module around it.
+
+    It is called as `DiffusionTransformer.forward` is.
+
+    Attributes:
+        config: of the transformer.
+        blocks: its blocks.
+    """
+
+    config: TransformerConfig
+    blocks: nn.ModuleList
+
+
+class DiffusionTransformer(Network):
     """Predicts per-token values from noisy tokens and a time; zero everywhere when untrained."""
 
     def __init__(self, config: TransformerConfig):

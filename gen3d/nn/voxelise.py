@@ -1,4 +1,4 @@
-"""Points to voxels and back, differentiable in the features (PVCNN, arXiv 1907.03739; DiT-3D, arXiv 2307.01831).
+"""Points to voxels and back, differentiable in the features (PVCNN, arXiv 1907.03739).
 
 Grids hold R^3 cells in C order over (x, y, z). Cell i of an axis has its centre at grid coordinate i.
 """

@@ -42,8 +42,8 @@ def place_partial(layout: Layout, path: Path) -> Layout:
     low, high = scan.min(0), scan.max(0)
     if max(-low.min(), high.max()) > 1 + MARGIN:
         raise Gen3dError(
-            f"{path} reaches from {_shown(low)} to {_shown(high)}; the model's frame is the box from -1 to 1, "
-            "y up, in which the longest side of a whole shape is 2: scale and move the scan into it"
+            f"{path} reaches from {_shown(low)} to {_shown(high)}; the model's frame is the box from -1 to "
+            "1, y up, in which the longest side of a whole shape is 2: scale and move the scan into it"
         )
     known = min(len(scan), int(KNOWN_SHARE * count))
     thinned = scan[np.random.default_rng(0).permutation(len(scan))[:known]]

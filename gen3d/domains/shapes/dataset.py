@@ -67,10 +67,10 @@ class ShapeDataset:
             with np.load(path, allow_pickle=False) as arrays:
                 return cls(
                     arrays["points"],
-                    arrays["labels"] if "labels" in arrays else None,
+                    arrays.get("labels"),
                     tuple(str(name) for name in arrays["class_names"]) if "class_names" in arrays else (),
-                    arrays["names"] if "names" in arrays else None,
-                    arrays["voxels"] if "voxels" in arrays else None,
+                    arrays.get("names"),
+                    arrays.get("voxels"),
                 )._checked()
         except FileNotFoundError:
             raise Gen3dError(f"no file {path}; gen3d prepare --domain shape writes it") from None
@@ -145,7 +145,7 @@ def open_dataset(source: str | Path, split: str) -> ShapeDataset:
 def signed_distances(inside: np.ndarray) -> np.ndarray:
     """Distances (R, R, R) float16 from cell centres to the surface of solid voxels, in cells.
 
-    Positive inside; the surface lies half a cell from the centres on either side of it; cut off at TRUNCATION.
+    Positive inside; the surface lies half a cell from the centres beside it; cut off at TRUNCATION.
     """
     ndimage = require("scipy.ndimage", "shapes")
     depth = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1, 1:-1]

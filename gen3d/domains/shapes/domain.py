@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gen3d import io
 from gen3d.domains.base import GenerativeDomain, Layout, Metric
@@ -18,11 +18,12 @@ from gen3d.domains.shapes.dataset import Shape, ShapeDataset, open_dataset
 from gen3d.domains.shapes.decoded import DecodedShapes, Representation
 from gen3d.domains.shapes.options import ShapeOptions
 from gen3d.domains.shapes.points import PointCodec, PointsConfig
+from gen3d.domains.shapes.reference import PreparedReference, clouds, sample_clouds
 from gen3d.domains.shapes.voxels import VoxelCodec, VoxelsConfig
 from gen3d.draws import Draws
 from gen3d.errors import Gen3dError
 from gen3d.nn.point_voxel import PointVoxelTransformer
-from gen3d.nn.transformer import TransformerConfig
+from gen3d.nn.transformer import Network, TransformerConfig
 from gen3d.types import Conditions
 
 MAKES: dict[str, tuple[Representation, ...]] = {"points": ("points",), "voxels": ("mesh", "voxels")}
@@ -82,7 +83,7 @@ class ShapeDomain(GenerativeDomain):
             }
         return {"channels": self.codec.channels, "axes": 3}
 
-    def network(self, config: TransformerConfig) -> nn.Module:
+    def network(self, config: TransformerConfig) -> Network:
         shape = self.config.shape
         if isinstance(shape, PointsConfig):
             return PointVoxelTransformer(config, shape.network)
@@ -94,9 +95,10 @@ class ShapeDomain(GenerativeDomain):
             dataset.sizes = np.full(len(dataset), self.codec.token_count, np.int64)
         return self._with_own_labels(dataset)
 
-    def reference(self, source: str | Path, split: str) -> ShapeDataset:
-        """The shapes under the class names of the data."""
-        return open_dataset(source, split)
+    def reference(self, source: str | Path, split: str) -> ShapeDataset | PreparedReference:
+        """The shapes of one file; of a folder, all that was prepared: metrics choose the part."""
+        path = Path(source)
+        return PreparedReference(path) if path.is_dir() else open_dataset(path, split)
 
     def fit(self, dataset: Any) -> None:
         counts = np.bincount(dataset.labels, minlength=len(self.config.classes) + 1)
@@ -109,7 +111,8 @@ class ShapeDomain(GenerativeDomain):
         batch = collate(items, count, draws, voxels)
         if draws is None:
             return batch
-        return vary(batch, draws, self.config.mirror, 0.0 if voxels else shape.stretch)
+        stretch = shape.stretch if isinstance(shape, PointsConfig) else 0.0
+        return vary(batch, draws, self.config.mirror, stretch)
 
     def conditions(self, batch: ShapeBatch) -> Conditions:
         return {"class": batch.labels} if self.config.classes else {}
@@ -157,9 +160,35 @@ class ShapeDomain(GenerativeDomain):
         emd: str = "approximate",
         split: str = "valid",
         class_name: str | None = None,
+        against: str = "points",
         legacy: bool = False,
     ) -> list[Metric]:
-        raise NotImplementedError
+        """Measure clouds, or surfaces of meshes and voxels, against held-out shapes.
+
+        Args:
+            samples: native objects; None is a failed sample.
+            reference: prepared data, or a data set, against all of which is compared.
+            workers, progress, emd: as of `shape_metrics`.
+            split: part of prepared data that samples are compared with.
+            class_name: compare with shapes of this class only.
+            against: "points" on the surfaces, or the surfaces of the "voxels" of the data.
+            legacy: add the averages over batches that some published code computes.
+        """
+        from gen3d.domains.shapes.metrics.shapes import shape_metrics
+
+        def prepared(dataset: ShapeDataset) -> list[np.ndarray]:
+            return clouds(dataset if class_name is None else dataset.of_class(class_name), against)
+
+        whole = isinstance(reference, PreparedReference)
+        return shape_metrics(
+            sample_clouds(samples),
+            prepared(reference.split(split) if whole else reference),
+            training=prepared(reference.split("train")) if whole else None,
+            emd=emd,
+            legacy_batches=legacy,
+            workers=workers,
+            progress=progress,
+        )
 
     def save(self, objects: Sequence[Any], path: Path) -> list[Path]:
         return io.write([o for o in objects if o is not None], path)
@@ -173,7 +202,7 @@ class ShapeDomain(GenerativeDomain):
         return prepare(source, out, limit=limit, seed=seed, progress=progress).summary()
 
     def _with_own_labels(self, dataset: ShapeDataset) -> ShapeDataset:
-        """The same shapes, with the numbers that classes have in this model; K, one past the last, for none."""
+        """The same shapes, with the numbers that classes have in this model; K for none."""
         classes = list(self.config.classes)
         own = [classes.index(name) if name in classes else len(classes) for name in dataset.class_names]
         table = np.array([*own, len(classes)])

@@ -60,7 +60,8 @@ def warn_of_frames(low: np.ndarray, high: np.ndarray, names: list[str]) -> None:
         big, small = int(longest.argmax()), int(longest.argmin())
         warnings.warn(
             f"units seem mixed: {names[big]} reaches from {_shown(low[big])} to {_shown(high[big])}, "
-            f"{names[small]} from {_shown(low[small])} to {_shown(high[small])}; each is scaled to a box of side 2",
+            f"{names[small]} from {_shown(low[small])} to {_shown(high[small])}; "
+            "each is scaled to a box of side 2",
             stacklevel=2,
         )
     # Things stand on the ground: along the up axis boxes share their lower end more than along the others.
@@ -68,8 +69,8 @@ def warn_of_frames(low: np.ndarray, high: np.ndarray, names: list[str]) -> None:
         spread = np.std(low / longest[:, None], axis=0)
         if spread[2] < 0.02 < 0.1 < spread[1]:
             warnings.warn(
-                f"z seems to point up: the shapes stand on z = {np.median(low[:, 2]):.3g}, and begin anywhere "
-                f"along y; y is taken to be up, and nothing was turned",
+                f"z seems to point up: the shapes stand on z = {np.median(low[:, 2]):.3g}, and begin "
+                "anywhere along y; y is taken to be up, and nothing was turned",
                 stacklevel=2,
             )
 

@@ -79,8 +79,8 @@ def prepare(
     meshes, POINTS area-weighted samples are kept, and solid voxels; of clouds, as many of their points.
 
     Args:
-        source: "sweethome3d"; or a folder of meshes or clouds, with sub-folders for classes, or in the layouts
-            of PointFlow's ShapeNet and of ModelNet; or one file.
+        source: "sweethome3d"; or a folder of meshes or clouds, with sub-folders for classes, or in the
+            layouts of PointFlow's ShapeNet and of ModelNet; or one file.
         out: the folder to write to; files of an earlier preparation are replaced.
         limit: read at most so many shapes.
         seed: of the samples, and of a split that the source does not define.
@@ -193,5 +193,5 @@ def _write(out: Path, split: str, rows: list[_Row], classes: list[str]) -> int:
     if all(row.voxels is not None for row in own):
         arrays["voxels"] = np.stack([row.voxels for row in own if row.voxels is not None])
     with atomic_write(path) as temporary:
-        np.savez_compressed(temporary, **arrays)
+        np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
     return len(own)

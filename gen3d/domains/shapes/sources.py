@@ -137,6 +137,7 @@ def _folder(path: Path) -> Iterator[Record]:
 
 
 def _file(file: Path, label: str, split: str = "", name: str = "") -> Record:
+    shape: Any
     try:
         shape = _cloud(file) if file.suffix == ".npy" else readers.read_one(file)
         if file.suffix.lower() == ".off" and split:

@@ -41,8 +41,8 @@ CLASSES: dict[str, str] = {
     "vehicle": r"\bcar\b|truck|bike|bicycle|motorcycle|van\b|bus\b|boat|scooter|fork lift|sedan|beetle|focus|"
     r"seat leon|peugeot|renault|yamaha|suv|chevrolet|skateboard",
     "vessel": r"vase|bottle|\bcup\b|mug|bowl|glass(?!es)|pot\b|pitcher|jar\b",
-    "character": r"\bman\b|woman|\bboy\b|girl|child|person|people|\b(fe)?male\b|horse|\bcat\b|\bdog\b|chicken|"
-    r"rabbit|mannequin",
+    "character": r"\bman\b|woman|\bboy\b|girl|child|person|people|\b(fe)?male\b|horse|\bcat\b|\bdog\b|"
+    r"chicken|rabbit|mannequin",
 }
 """Class to a pattern of the names of its models, looked up in this order; all others are "other"."""
 
@@ -70,7 +70,9 @@ def read_package(path: Path) -> Iterator[tuple[str, str, Any]]:
         Gen3dError: the file is no such package.
     """
     try:
-        content = tarfile.open(fileobj=io.BytesIO(lzma.decompress(_member(path, "data.tar.xz"))))
+        content = tarfile.open(  # noqa: SIM115 (models are read from it as they are asked for)
+            fileobj=io.BytesIO(lzma.decompress(_member(path, "data.tar.xz")))
+        )
         catalogues = [m for m in content.getmembers() if m.name.endswith(".sh3f")]
         archives = [zipfile.ZipFile(content.extractfile(m)) for m in catalogues]  # type: ignore[arg-type]
     except (tarfile.TarError, lzma.LZMAError, zipfile.BadZipFile, OSError, ValueError) as error:

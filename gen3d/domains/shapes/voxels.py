@@ -1,6 +1,7 @@
 """Voxel grids as tokens: a small convolutional autoencoder of truncated distances."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -62,7 +63,7 @@ class VoxelCodec(Codec):
         widths = [config.width * 2**k for k in range(HALVINGS + 1)]
         down: list[nn.Module] = [nn.Conv3d(1, widths[0], 3, padding=1)]
         up: list[nn.Module] = [nn.Conv3d(self.channels, widths[-1], 3, padding=1), Residual(widths[-1])]
-        for narrow, wide in zip(widths, widths[1:], strict=False):
+        for narrow, wide in pairwise(widths):
             down += [nn.Conv3d(narrow, wide, 4, stride=2, padding=1), Residual(wide)]
         for narrow, wide in zip(widths[-2::-1], widths[:0:-1], strict=True):
             up += [nn.ConvTranspose3d(wide, narrow, 4, stride=2, padding=1), Residual(narrow)]
@@ -109,7 +110,8 @@ class VoxelCodec(Codec):
             raise Gen3dError("these data hold no voxel grids; prepare them from meshes")
         if batch.distances.shape[-1] != self.config.resolution:
             raise Gen3dError(
-                f"grids have {batch.distances.shape[-1]} cells an axis; the model has {self.config.resolution}"
+                f"grids have {batch.distances.shape[-1]} cells an axis; the model has "
+                f"{self.config.resolution}"
             )
         return batch.distances[:, None] / TRUNCATION
 

@@ -26,8 +26,8 @@ def write_mesh(objects: Sequence[Any], path: Path) -> None:
     (shape,) = objects
     if not isinstance(shape, trimesh.Trimesh):
         raise Gen3dError(
-            f"{path.suffix} holds meshes, not a {type(shape).__name__}; allowed: .ply and .npz for point clouds, "
-            ".binvox for voxels; or generate meshes with --representation mesh"
+            f"{path.suffix} holds meshes, not a {type(shape).__name__}; allowed: .ply and .npz for point "
+            "clouds, .binvox for voxels; or generate meshes with --representation mesh"
         )
     made = shape.export(file_type=path.suffix[1:].lower())
     path.write_bytes(made.encode("utf-8") if isinstance(made, str) else made)

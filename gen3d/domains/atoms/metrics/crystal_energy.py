@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from gen3d.domains.atoms.metrics import guarded_map, percentage
 from gen3d.domains.atoms.native import to_structure
 from gen3d.domains.atoms.system import AtomicSystem
-from gen3d.domains.base import Metric
 from gen3d.errors import Gen3dError, require
+from gen3d.metrics import Metric, percentage
+from gen3d.parallel import guarded_map
 
 CITATION = "Deng et al., Nat. Mach. Intell. 5, 1031 (2023) (CHGNet)"
 MODEL = "0.3.0"

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 
-from gen3d.domains.atoms.metrics import Estimate, guarded_map, percentage
 from gen3d.domains.atoms.metrics.crystal_energy import energy_metrics
 from gen3d.domains.atoms.metrics.matching import (
     Formula,
@@ -28,8 +27,9 @@ from gen3d.domains.atoms.metrics.matching import (
     tolerances,
 )
 from gen3d.domains.atoms.system import AtomicSystem
-from gen3d.domains.base import Metric
 from gen3d.errors import Gen3dError, require
+from gen3d.metrics import Estimate, Metric, percentage
+from gen3d.parallel import guarded_map
 
 CDVAE = "Xie et al., ICLR 2022 (CDVAE); Jiao et al., NeurIPS 2023 (DiffCSP)"
 SMACT = f"Davies et al., Chem 1, 617 (2016) (SMACT), as in {CDVAE}"

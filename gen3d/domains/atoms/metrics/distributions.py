@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gen3d.domains.base import Metric
+from gen3d.metrics import Metric
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol

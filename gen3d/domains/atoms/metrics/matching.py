@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gen3d.domains.atoms.metrics import guarded_map
 from gen3d.domains.atoms.native import to_structure
 from gen3d.domains.atoms.system import AtomicSystem
 from gen3d.errors import Gen3dError, require
+from gen3d.parallel import guarded_map
 
 if TYPE_CHECKING:
     from pymatgen.analysis.structure_matcher import StructureMatcher

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gen3d.domains.atoms.metrics import Estimate, guarded_map, percentage
 from gen3d.domains.atoms.metrics.distributions import (
     LocalGeometry,
     content_metrics,
@@ -32,8 +31,9 @@ from gen3d.domains.atoms.metrics.stability import CITATION as EDM
 from gen3d.domains.atoms.metrics.stability import bond_orders, stability_metrics
 from gen3d.domains.atoms.native import VALID, from_native, perceive, to_mol
 from gen3d.domains.atoms.system import AtomicSystem
-from gen3d.domains.base import Metric
 from gen3d.errors import Gen3dError, require
+from gen3d.metrics import Estimate, Metric, percentage
+from gen3d.parallel import guarded_map
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gen3d.domains.atoms.metrics import Estimate, guarded_map, percentage
 from gen3d.domains.atoms.system import AtomicSystem
-from gen3d.domains.base import Metric
 from gen3d.errors import require
+from gen3d.metrics import Estimate, Metric, percentage
+from gen3d.parallel import guarded_map
 
 CITATION = "Bannwarth et al., JCTC 2019 (GFN2-xTB); Dunn & Koes, 2025 (FlowMol3)"
 MAX_FORCE = 0.05

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from gen3d.domains.atoms.metrics import Z95, Estimate, percentage
 from gen3d.domains.atoms.system import AtomicSystem
+from gen3d.metrics import Z95, Estimate, percentage
 
 CITATION = "Hoogeboom et al., ICML 2022 (EDM)"
 
