@@ -89,11 +89,12 @@ class Sample:
     """
 
     domain: str
-    """What to generate: molecule, crystal, or a domain of another package."""
+    """What to generate: molecule, crystal, shape, or a domain of another package."""
     n: int = 16
     """How many samples."""
     out: Path | None = None
-    """File to write; its extension picks the format. By default named after the domain."""
+    """File to write, whose extension picks the format, or a folder to write into. By default a file named
+    after the domain."""
     checkpoint: str | None = None
     """Folder or hub id of a checkpoint; by default the one that comes with gen3d."""
     seed: int = 0
@@ -109,9 +110,13 @@ class Sample:
     --valid-only, every part searches its own samples)."""
     batch_size: int = 256
     """Samples computed at once; less needs less memory."""
+    interpolate: tuple[Path, Path] | None = None
+    """Two files of one object each: instead of N samples, draw --frames objects from one to the other."""
+    frames: int = 12
+    """How many objects --interpolate draws, its two ends included."""
     valid_only: bool = False
     """Draw until N samples pass the domain's quick check (molecules: bonds are found; crystals: no atoms
-    overlap), and say how many were drawn."""
+    overlap; shapes: there is something), and say how many were drawn."""
     quiet: bool = False
     """Show no progress and no summary."""
     json: bool = False
@@ -126,7 +131,10 @@ class Sample:
         part = "" if shard == (0, 1) else f".{shard[0]}-of-{shard[1]}"
         domain = domains.find(self.domain)
         out = self.out or Path(f"{self.domain}s{part}{domain.extension}")
-        if out.suffix != domain.extension:
+        folder = out if out.is_dir() or not (out.suffix or io.known(out)) else None
+        if folder is not None:
+            out = folder / f"{self.domain}{part}{domain.extension}"
+        elif out.suffix != domain.extension:
             io.format_of(out, "write")
         _check_folder(out)
 
@@ -143,7 +151,10 @@ class Sample:
         common = {"seed": self.seed, "shard": shard, "batch_size": self.batch_size}
         settings = {**common, "progress": _progress(self.quiet), **given, **options}
         shortage: TooFewValid | None = None
-        if self.valid_only:
+        if self.interpolate is not None:
+            objects = self._between(model)
+            drawn = len(objects)
+        elif self.valid_only:
             try:
                 objects, drawn = model.sample_valid(self.n, **settings)
             except TooFewValid as error:
@@ -154,7 +165,11 @@ class Sample:
             objects = model.sample(self.n, **settings)
             drawn = len(objects)
         seconds = time.perf_counter() - start
+        made = [value for value in objects if value is not None]
+        if (self.out is None or folder is not None) and made:
+            out = out.with_suffix(domain.extension_of(made[0]))
         files = _save(model.domain, objects, out)
+        shown_in = model.domain.draw(objects, out.with_suffix(".png"))
         counts = {"drawn": drawn, **_counts(model.domain, objects)}
         defaults = model.config.sampling
         record = {
@@ -179,8 +194,22 @@ class Sample:
         elif not self.quiet:
             shown = ", ".join(f"{count} {name}" for name, count in counts.items())
             print(f"{self.domain}: {len(objects)} samples in {seconds:.1f} s ({shown}) -> {_span(files)}")
+            if shown_in is not None:
+                print(f"picture: {shown_in}")
         if shortage is not None:
             raise shortage
+
+    def _between(self, model: Any) -> list[Any]:
+        """What --interpolate asks for."""
+        from gen3d.interpolation import interpolate
+
+        assert self.interpolate is not None
+        ends = [io.read(path) for path in self.interpolate]
+        for path, found in zip(self.interpolate, ends, strict=True):
+            if len(found) != 1:
+                raise Gen3dError(f"--interpolate: {path} holds {len(found)} objects; 1 is needed")
+        settings = {"seed": self.seed, "steps": self.steps, "sampler": self.sampler}
+        return interpolate(model, ends[0][0], ends[1][0], self.frames, **settings)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -191,11 +220,12 @@ class Train:
     """
 
     data: Path
-    """Folder of prepared data, or a file or folder of structures, which is prepared first."""
+    """Folder of prepared data, or a file or folder of structures or shapes, which is prepared first."""
     out: Path
     """Folder of the run."""
     domain: str | None = None
-    """What to train: molecule, crystal, or a domain of another package; by default what --config says."""
+    """What to train: molecule, crystal, shape, or a domain of another package; by default what --config
+    says."""
     config: Path | None = None
     """YAML file with the configuration."""
     init_from: Annotated[str | None, arg(name="from")] = None
@@ -266,7 +296,7 @@ class Evaluate:
     """Measure samples against a reference set; prints a table and writes metrics.json."""
 
     domain: str
-    """What the samples are: molecule, crystal, or a domain of another package."""
+    """What the samples are: molecule, crystal, shape, or a domain of another package."""
     samples: Path
     """File or folder of samples."""
     reference: str
@@ -304,9 +334,9 @@ class Prepare:
     """Turn a data set into the arrays that training reads."""
 
     domain: str
-    """What the data are: molecule, crystal, or a domain of another package."""
+    """What the data are: molecule, crystal, shape, or a domain of another package."""
     source: str
-    """qm9 or mp-20 (fetched), or a file or folder of structures."""
+    """qm9, mp-20 or sweethome3d (fetched), or a file or folder of structures or shapes."""
     out: Path
     """Folder to write."""
     limit: int | None = None
@@ -370,7 +400,7 @@ def _overview() -> str:
     lines = (f"  {verb:<10}{(kind.__doc__ or '').splitlines()[0]}" for verb, kind in VERBS.items())
     return (
         "usage: gen3d VERB [flags]\n\n"
-        "Generate molecules and crystals with one latent-diffusion transformer.\n\n"
+        "Generate molecules, crystals and 3D shapes with one latent-diffusion transformer.\n\n"
         + "\n".join(lines)
         + "\n\ngen3d VERB --help shows the flags of a verb; gen3d --version the version."
     )

@@ -98,7 +98,7 @@ def read(path: str | Path, *, failures: bool = False) -> list[Any]:
     """
     path = Path(path)
     if path.is_dir():
-        files = [p for p in sorted(path.iterdir()) if p.is_file() and _key(p) in FORMATS]
+        files = [p for p in sorted(path.iterdir()) if p.is_file() and known(p)]
         if not files:
             raise Gen3dError(f"{path} holds no file of a known format; allowed: {', '.join(FORMATS)}")
         return [item for file in files for item in read(file, failures=failures)]
@@ -106,6 +106,11 @@ def read(path: str | Path, *, failures: bool = False) -> list[Any]:
     if not path.is_file():
         raise Gen3dError(f"no file {path}")
     return list(_function(form.reader)(path, failures=failures))
+
+
+def known(path: Path) -> bool:
+    """Whether a path names a format, by its extension or, for files without one, its name."""
+    return _key(path) in FORMATS
 
 
 def _key(path: Path) -> str:
@@ -118,7 +123,7 @@ def format_of(path: Path, verb: str) -> Format:
     Raises:
         Gen3dError: there is none.
     """
-    if _key(path) not in FORMATS:
+    if not known(path):
         raise Gen3dError(
             f"cannot {verb} {path}: unknown extension {path.suffix!r}; allowed: {', '.join(FORMATS)}"
         )

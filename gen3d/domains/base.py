@@ -186,6 +186,15 @@ class Domain(ABC):
     def valid(self, sample: Any) -> bool:
         """Whether a generated object is of any use, by a quick check; None never is."""
 
+    @classmethod
+    def extension_of(cls, made: Any) -> str:
+        """Extension, with its dot, of the file that a native object goes into when the user names none."""
+        return cls.extension
+
+    def draw(self, objects: Sequence[Any], path: Path) -> Path | None:
+        """Write a picture of the objects, a PNG, and return where; None where the domain draws none."""
+        return None
+
     @abstractmethod
     def save(self, objects: Sequence[Any], path: Path) -> list[Path]:
         """Write native objects; the extension picks the writer. Returns the files, several numbered ones

@@ -91,8 +91,9 @@ class ShapeDomain(GenerativeDomain):
 
     def dataset(self, source: str | Path, split: str) -> ShapeDataset:
         dataset = open_dataset(source, split)
-        if isinstance(self.codec, VoxelCodec):
-            dataset.sizes = np.full(len(dataset), self.codec.token_count, np.int64)
+        shape = self.config.shape
+        tokens = shape.points if isinstance(shape, PointsConfig) else self.codec.token_count
+        dataset.sizes = np.full(len(dataset), tokens, np.int64)
         return self._with_own_labels(dataset)
 
     def reference(self, source: str | Path, split: str) -> ShapeDataset | PreparedReference:
@@ -189,6 +190,18 @@ class ShapeDomain(GenerativeDomain):
             workers=workers,
             progress=progress,
         )
+
+    @classmethod
+    def extension_of(cls, made: Any) -> str:
+        if hasattr(made, "matrix"):
+            return ".binvox"
+        return ".glb" if hasattr(made, "faces") else cls.extension
+
+    def draw(self, objects: Sequence[Any], path: Path) -> Path | None:
+        from gen3d.domains.shapes.contact_sheet import contact_sheet
+
+        contact_sheet(objects, path)
+        return path
 
     def save(self, objects: Sequence[Any], path: Path) -> list[Path]:
         return io.write([o for o in objects if o is not None], path)

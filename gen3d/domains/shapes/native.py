@@ -7,6 +7,7 @@ import numpy as np
 
 from gen3d.domains.shapes.dataset import Shape, signed_distances
 from gen3d.domains.shapes.decoded import DecodedShapes
+from gen3d.domains.shapes.normalise import unit_box
 from gen3d.errors import Gen3dError, require
 
 FLOATER = 0.01
@@ -104,7 +105,7 @@ def cloud_of(shape: Any, count: int, seed: int = 0) -> np.ndarray:
 
 
 def to_shape(made: Any, points: int | None, label: int) -> Shape:
-    """What training takes, of an object in the frame of the training data: the way back.
+    """What training takes, of an object: the way back. Clouds and meshes are brought into the unit box.
 
     Args:
         made: the object.
@@ -116,7 +117,9 @@ def to_shape(made: Any, points: int | None, label: int) -> Shape:
     """
     trimesh = require("trimesh", "shapes")
     if points is not None:
-        return Shape(cloud_of(made, points).astype(np.float32), label)
+        cloud = cloud_of(made, points)
+        centre, scale = unit_box(cloud)
+        return Shape(((cloud - centre) / scale).astype(np.float32), label)
     if not isinstance(made, trimesh.voxel.VoxelGrid):
         raise Gen3dError(f"{type(made).__name__} is no voxel grid; a model of voxels varies voxel grids")
     return Shape(np.zeros((2, 3), np.float32), label, signed_distances(np.asarray(made.matrix)))
