@@ -67,7 +67,7 @@ def warn_of_frames(low: np.ndarray, high: np.ndarray, names: list[str]) -> None:
     # Things stand on the ground: along the up axis boxes share their lower end more than along the others.
     if len(low) >= 8:
         spread = np.std(low / longest[:, None], axis=0)
-        if spread[2] < 0.02 < 0.1 < spread[1]:
+        if spread[2] < 0.02 and spread[1] > 0.05:
             warnings.warn(
                 f"z seems to point up: the shapes stand on z = {np.median(low[:, 2]):.3g}, and begin "
                 "anywhere along y; y is taken to be up, and nothing was turned",

@@ -12,6 +12,9 @@ from gen3d.errors import Gen3dError, require
 
 EXTENSIONS = (".ply", ".obj", ".stl", ".glb", ".off", ".binvox")
 """Files of one shape each."""
+KEPT = {"process": False}
+"""Of vertices that repeat none is merged: readers tell what the file holds."""
+OPTIONS: dict[str, dict[str, Any]] = {"binvox": {}, "obj": {**KEPT, "skip_materials": True}}
 LARGEST_GRID = 1024
 """Cells along an axis of a binvox grid; a damaged header must not ask for all memory."""
 
@@ -46,12 +49,7 @@ def read_one(path: Path) -> Any:
         _check(kind, data)
         if kind == "off":
             data = _mended_off(data)
-        shape = trimesh.load(
-            trimesh.util.wrap_as_stream(data),
-            file_type=kind,
-            process=False,
-            **({"skip_materials": True} if kind == "obj" else {}),
-        )
+        shape = trimesh.load(trimesh.util.wrap_as_stream(data), file_type=kind, **OPTIONS.get(kind, KEPT))
     except Gen3dError as error:
         raise Gen3dError(f"{path}: {error}") from None
     except MemoryError:
