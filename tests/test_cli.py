@@ -152,7 +152,9 @@ def test_a_folder_in_the_place_of_the_file(capsys: pytest.CaptureFixture[str], t
 def test_a_mistake_inside_a_process_has_no_traceback() -> None:
     done = run("sample", "--domain", "foo")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.splitlines() == ["gen3d: error: unknown domain 'foo'; allowed: molecule, crystal"]
+    assert done.stderr.splitlines() == [
+        "gen3d: error: unknown domain 'foo'; allowed: molecule, crystal, shape"
+    ]
 
 
 def test_too_few_valid_samples_are_not_lost(

@@ -23,7 +23,7 @@ from gen3d.run_config import run_config
 ROOT = Path(__file__).parents[1]
 CENTRES = (np.arange(32) + 0.5) / 16 - 1
 GRID = np.stack(np.meshgrid(CENTRES, CENTRES, CENTRES, indexing="ij"), -1)
-VOXELS = {"shape": {"kind": "voxels", "resolution": 8, "latent_channels": 4, "width": 4}}
+VOXELS = {"shape": {"kind": "voxels", "resolution": 16, "latent_channels": 4, "width": 4}}
 
 
 def ball_points(count: int, seed: int = 0, squeeze: float = 1.0) -> np.ndarray:
@@ -37,7 +37,7 @@ def data(tmp_path: Path) -> Path:
     """24 spheres and discs, with their classes, of which a model knows two, and coarse grids."""
     flat = np.linspace(0.2, 1, 24)
     points = np.stack([ball_points(200, i, s) for i, s in enumerate(flat)]).astype(np.float16)
-    coarse = (np.arange(8) + 0.5) / 4 - 1
+    coarse = (np.arange(16) + 0.5) / 8 - 1
     x, y, z = np.meshgrid(coarse, coarse, coarse, indexing="ij")
     voxels = [np.packbits(x**2 + (y / s) ** 2 + z**2 <= 1) for s in flat]
     arrays = {
@@ -69,7 +69,7 @@ class TestData:
 
     def test_grids_come_back(self, data: Path) -> None:
         grid = open_dataset(data, "train").grid(23)
-        coarse = (np.arange(8) + 0.5) / 4 - 1
+        coarse = (np.arange(16) + 0.5) / 8 - 1
         radius = np.linalg.norm(np.stack(np.meshgrid(coarse, coarse, coarse, indexing="ij"), -1), axis=-1)
         assert np.array_equal(grid, radius <= 1)
 
@@ -259,8 +259,8 @@ class TestSampling:
         domain = generator.domain
         dataset = domain.dataset(data, "train")
         batch = domain.collate([dataset[i] for i in range(8)], None)
-        optimizer = torch.optim.AdamW(generator.codec.parameters(), lr=1e-2)
-        for step in range(200):
+        optimizer = torch.optim.AdamW(generator.codec.parameters(), lr=2e-3)
+        for step in range(300):
             optimizer.zero_grad()
             loss, parts = generator.codec_loss(batch, Draws(step, torch.arange(8)))
             loss.backward()

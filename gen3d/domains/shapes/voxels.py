@@ -20,6 +20,8 @@ from gen3d.tokens import Tokens
 
 HALVINGS = 2
 """The encoder halves the grid so often: a token stands for 4^3 cells."""
+SMALLEST = 16
+"""Cells along an axis, at least: in bf16, oneDNN's gradients of convolutions over 2^3 cells are wrong."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,10 @@ class VoxelsConfig:
     def __post_init__(self) -> None:
         require_at_least(1, self, "resolution", "latent_channels", "width")
         require_at_least(0, self, "noise", "shrink")
-        if self.resolution % 2**HALVINGS:
-            raise Gen3dError(f"resolution is {self.resolution}; allowed: multiples of {2**HALVINGS}")
+        if self.resolution % 2**HALVINGS or self.resolution < SMALLEST:
+            raise Gen3dError(
+                f"resolution is {self.resolution}; allowed: multiples of {2**HALVINGS} from {SMALLEST} on"
+            )
 
 
 class VoxelCodec(Codec):
