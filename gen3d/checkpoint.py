@@ -7,7 +7,7 @@ same text for people and for the hub; when the two differ, the header counts and
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -130,13 +130,18 @@ def fingerprint(tensors: "Mapping[str, Tensor]") -> int:
     return value
 
 
-def fill(module: "nn.Module", tensors: "Mapping[str, Tensor]", source: str | Path) -> None:
+def fill(
+    module: "nn.Module", tensors: "Mapping[str, Tensor]", source: str | Path, fresh: "Collection[str]" = ()
+) -> None:
     """Copy tensors into the parameters and buffers of `module`, one for one, in the module's own precision.
+
+    Those named in `fresh` may be absent, and then stay as they are.
 
     Raises:
         Gen3dError: a tensor is missing, is left over, or has another shape.
     """
     own = module.state_dict()
+    tensors = {**{name: own[name] for name in fresh}, **tensors}
     for wrong, what in (
         (own.keys() - tensors.keys(), "is missing"),
         (tensors.keys() - own.keys(), "is unknown"),

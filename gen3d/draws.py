@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gen3d.errors import Gen3dError
+
 
 @dataclass(frozen=True)
 class Draws:
@@ -54,6 +56,20 @@ class Draws:
         # The odd constant is SplitMix64's golden-ratio increment.
         bits = _hash(rows[:, None] + columns * _signed(0x9E3779B97F4A7C15))
         return bits.reshape(len(self.index), *shape)
+
+
+def numbers(n: int, shard: tuple[int, int]) -> Tensor:
+    """Numbers of the samples of part i of k, `shard`, of n samples.
+
+    Raises:
+        Gen3dError: there is no such part.
+    """
+    part, parts = shard
+    if n < 0 or not 0 <= part < parts:
+        raise Gen3dError(
+            f"shard {part}/{parts} of {n} samples does not exist; allowed: 0/k to (k-1)/k, n >= 0"
+        )
+    return torch.arange(n * part // parts, n * (part + 1) // parts)
 
 
 def _hash(z: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from gen3d.diffusion.samplers import (
     schedule,
 )
 from gen3d.domains.base import ChannelGroup, GenerativeDomain, Layout
-from gen3d.draws import Draws
+from gen3d.draws import Draws, numbers
 from gen3d.errors import Gen3dError, TooFewValid
 from gen3d.locate import locate
 from gen3d.moments import Moments
@@ -225,7 +225,7 @@ class Generator(nn.Module):
 
         if batch_size < 1:
             raise Gen3dError(f"batch_size is {batch_size}; at least 1")
-        index = first + _shard(n, shard)
+        index = first + numbers(n, shard)
         settings = sampling_settings(self.config.sampling, steps, guidance, sampler)
         options = from_dict(self.domain.SampleOptions, domain_options)
         disable = None if progress is None else not progress
@@ -257,7 +257,7 @@ class Generator(nn.Module):
         Raises:
             TooFewValid: MAX_ROUNDS times as many were drawn without finding enough; it holds those found.
         """
-        part = _shard(n, shard)
+        part = numbers(n, shard)
         wanted = len(part)
         if not wanted:
             return [], 0
@@ -359,10 +359,10 @@ class Generator(nn.Module):
         callback: Callback | None,
     ) -> Tokens:
         """Unnormalised latent tokens of one batch, which is `rows` of what the domain laid out."""
-        denoise = self.denoiser(layout, layout.conditions, settings)
+        denoise = self.denoiser(layout, layout.conditions, settings, times)
         kept = {name: value for name, value in layout.conditions.items() if name in layout.unguided}
         if settings.guidance != 1 and len(kept) < len(layout.conditions):
-            free = self.denoiser(layout, kept, settings)
+            free = self.denoiser(layout, kept, settings, times)
             denoise = ClassifierFree(denoise, free, settings.guidance, settings.guidance_interval)
         if layout.known is not None and layout.known_mask is not None:
             denoise = KnownRegion(denoise, self.normalise(layout.known), layout.known_mask)
@@ -397,11 +397,23 @@ class Generator(nn.Module):
         """Latents as the codec makes them."""
         return latents * self.latent_std + self.latent_mean
 
-    def denoiser(self, layout: Layout, conditions: Conditions, settings: SamplingConfig) -> Denoiser:
-        """The network as a denoiser of laid out tokens that are told `conditions`; for one trajectory."""
+    def denoiser(
+        self, layout: Layout, conditions: Conditions, settings: SamplingConfig, times: Tensor | None = None
+    ) -> Denoiser:
+        """The network as a denoiser of laid out tokens that are told `conditions`; for one trajectory.
+
+        A network that is told step sizes is told those between `times`, where the sampler steps straight.
+        """
         diffusion = self.config.diffusion
+        straight = self.config.model.step_input and settings.sampler == "euler"
         denoise = ModelDenoiser(
-            self.core, diffusion.path, diffusion.prediction, layout.mask, layout.positions, conditions
+            self.core,
+            diffusion.path,
+            diffusion.prediction,
+            layout.mask,
+            layout.positions,
+            conditions,
+            times=times if straight else None,
         )
         if settings.autoguidance == 1:
             return denoise
@@ -447,6 +459,7 @@ def fitted_model(domain: GenerativeDomain, diffusion: DiffusionConfig) -> dict[s
         "classes": dict(domain.class_conditions),
         "scalars": list(domain.scalar_conditions),
         "self_conditioning": diffusion.self_condition_rate > 0,
+        "step_input": diffusion.shortcut_rate > 0,
     }
 
 
@@ -471,16 +484,6 @@ def sampling_settings(
     given = {"steps": steps, "guidance": guidance, "sampler": sampler}
     changes = {name: value for name, value in given.items() if value is not None}
     return from_dict(SamplingConfig, {**to_dict(defaults), **changes})
-
-
-def _shard(n: int, shard: tuple[int, int]) -> Tensor:
-    """Numbers of the samples of a shard."""
-    part, parts = shard
-    if n < 0 or not 0 <= part < parts:
-        raise Gen3dError(
-            f"shard {part}/{parts} of {n} samples does not exist; allowed: 0/k to (k-1)/k, n >= 0"
-        )
-    return torch.arange(n * part // parts, n * (part + 1) // parts)
 
 
 def _watch(bar: Any, callback: Callback | None) -> Callback:

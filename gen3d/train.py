@@ -155,7 +155,9 @@ class _Trainer:
             (self.out / STATE).unlink(missing_ok=True)
         if init_from is not None:
             tensors, _ = checkpoint.read(locate(init_from))
-            checkpoint.fill(self.generator, tensors, init_from)
+            # What tells step sizes begins with an output of zero: it can join weights that were made without.
+            fresh = [name for name in self.generator.state_dict() if ".conditions.step." in name]
+            checkpoint.fill(self.generator, tensors, init_from, fresh)
             # With the seed of the run that made the checkpoint, its noise would come again, sample by sample:
             # the loss falls on it and on nothing else.
             self._use_seed(self.config.seed + checkpoint.fingerprint(tensors))

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gen3d.diffusion.paths import LinearPath, VariancePreservingPath
+from gen3d.diffusion.shortcut import Shortcuts
 from gen3d.draws import Draws
 from gen3d.errors import require
 from gen3d.nn.embeddings import drop_conditions
@@ -46,8 +47,16 @@ class DiffusionConfig:
     """Noise paired with data at random, or by the optimal assignment of tokens within a sample."""
     centred_noise: bool = False
     """Take the mean over a sample's tokens out of its noise, in training and sampling."""
+    shortcut_rate: float = 0.0
+    """Share of samples that learn long steps from two half ones (shortcut models, arXiv 2410.12557)."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.shortcut_rate < 1:
+            raise ValueError(f"shortcut_rate is {self.shortcut_rate}; allowed: 0 <= shortcut_rate < 1")
+        if self.shortcut_rate and not isinstance(self.path, LinearPath):
+            raise ValueError(
+                f"shortcut_rate is {self.shortcut_rate}; steps are straight on a linear path only"
+            )
         first, last = self.time_range
         if not 0 <= first < last <= 1:
             raise ValueError(f"time_range is {self.time_range}; allowed: 0 <= first < last <= 1")
@@ -129,6 +138,8 @@ def diffusion_loss(
     """
     path, x1 = config.path, tokens.x
     t = sample_times(config, draws).to(x1.device)
+    shortcuts = Shortcuts.draw(config.shortcut_rate, draws, x1.device)
+    t = shortcuts.times(t)
     x0 = draws.normal("noise", *x1.shape[1:]).to(x1)
     if config.centred_noise:
         x0 = centred(x0, tokens.mask)
@@ -140,9 +151,12 @@ def diffusion_loss(
         "cond": _drop(cond, config.condition_dropout, draws),
     }
     inputs["self_cond"] = _first_prediction(model, x_t, t, inputs, config, draws)
+    target = {"x": x1, "eps": x0, "v": path.velocity(x1, x0, t)}
+    if config.shortcut_rate:
+        inputs["step"] = shortcuts.step
+        shortcuts.put_targets(target, model, x_t, t, inputs, path, config.prediction)
     prediction = model(x_t, t, **inputs)
 
-    target = {"x": x1, "eps": x0, "v": path.velocity(x1, x0, t)}
     # An error of the prediction is an error of the loss's kind, scaled.
     weight = torch.ones_like(t)
     if config.loss != config.prediction:

@@ -312,6 +312,7 @@ class ModelDenoiser:
         cond: conditions by name.
         perturb: attention perturbation, as in `DiffusionTransformer.forward`.
         remember: show a self-conditioned network its previous prediction.
+        times: where the sampler stops; a network that is told step sizes is told those in between.
     """
 
     model: Network
@@ -322,14 +323,17 @@ class ModelDenoiser:
     cond: Conditions | None = None
     perturb: Mapping[int, Mapping[int, float] | Tensor] | None = None
     remember: bool = True
+    times: Tensor | None = None
 
     def __post_init__(self) -> None:
         self._previous: Tensor | None = None
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        told = {} if self.times is None else {"step": self._step(t)}
         output = self.model(
             x,
             t,
+            **told,
             mask=self.mask,
             positions=self.positions,
             cond=self.cond,
@@ -342,6 +346,13 @@ class ModelDenoiser:
         if self.model.config.self_conditioning and self.remember:
             self._previous = denoised
         return denoised
+
+    def _step(self, t: Tensor) -> Tensor:
+        """How far the sampler goes from t."""
+        assert self.times is not None
+        times = self.times.to(t)
+        following = torch.searchsorted(times, t, right=True).clamp(max=len(times) - 1)
+        return times[following] - t
 
 
 @dataclass(frozen=True)

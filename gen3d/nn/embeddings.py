@@ -37,6 +37,20 @@ class TimeEmbedding(nn.Module):
         return self.mlp(sinusoid(t.float() * TIME_SCALE, TIME_FREQUENCIES))
 
 
+class StepEmbedding(TimeEmbedding):
+    """A step size embedded as times are, (...,) -> (..., D), zero at initialisation.
+
+    A network that was trained without it can therefore learn it later.
+    """
+
+    def __init__(self, width: int):
+        super().__init__(width)
+        self.out = ZeroLinear(width, width)
+
+    def forward(self, step: Tensor) -> Tensor:
+        return self.out(super().forward(step))
+
+
 class ScalarEmbedding(nn.Module):
     """Fourier features of a standardised continuous condition and an MLP, (B,) -> (B, D); NaN is null."""
 
@@ -75,21 +89,25 @@ class ClassEmbedding(nn.Module):
 
 
 class ConditionEmbedding(nn.Module):
-    """The sum of the embedded time and of all class and scalar conditions.
+    """The sum of the embedded time, the step size where it is told, and all class and scalar conditions.
 
-    Conditions that are absent from the dictionary count as null.
+    Conditions that are absent from the dictionary count as null, an absent step as infinitely small.
     """
 
-    def __init__(self, width: int, classes: dict[str, int], scalars: tuple[str, ...]):
+    def __init__(self, width: int, classes: dict[str, int], scalars: tuple[str, ...], steps: bool = False):
         super().__init__()
         self.time = TimeEmbedding(width)
+        self.step = StepEmbedding(width) if steps else None
         self.classes = nn.ModuleDict({k: ClassEmbedding(k, count, width) for k, count in classes.items()})
         self.scalars = nn.ModuleDict({k: ScalarEmbedding(width) for k in scalars})
 
-    def forward(self, t: Tensor, cond: Conditions) -> Tensor:
-        """Vectors (B, 1, D) for times (B,), (B, N, D) for times (B, N)."""
+    def forward(self, t: Tensor, cond: Conditions, step: Tensor | None = None) -> Tensor:
+        """Vectors (B, 1, D) for times (B,), (B, N, D) for times (B, N); step sizes are (B,)."""
         batch = len(t)
         signal = self.time(t if t.ndim == 2 else t[:, None])
+        if self.step is not None:
+            sizes = torch.zeros(batch, device=t.device) if step is None else step
+            signal = signal + self.step(sizes[:, None])
         for name, embed in self.classes.items():
             index = cond.get(name)
             index = torch.full((batch,), NULL, device=t.device) if index is None else index

@@ -109,7 +109,7 @@ class PointVoxelTransformer(Network):
 
         Args:
             x: noisy points (B, N, 3), N the same for the whole batch.
-            t, cond, perturb, inputs: as of `DiffusionTransformer`; its tokens are the patches.
+            t, cond, perturb, inputs (step, ...): as of `DiffusionTransformer`; its tokens are the patches.
             mask: all True, or None.
             positions: none: the places of patches are known.
             self_cond: None; a cloud's earlier prediction is not seen.

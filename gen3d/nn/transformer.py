@@ -80,6 +80,8 @@ class TransformerConfig:
     """adaLN parameters: a linear layer per block (DiT), or one shared plus a table (PixArt)."""
     self_conditioning: bool = False
     """Whether a previous clean prediction is a second input (arXiv 2208.04202)."""
+    step_input: bool = False
+    """Whether the size of the sampler's step is told (shortcut models, arXiv 2410.12557)."""
     classes: dict[str, int] = field(default_factory=dict)
     """Number of classes of every categorical condition."""
     scalars: tuple[str, ...] = ()
@@ -175,7 +177,7 @@ class DiffusionTransformer(Network):
         self.embed = nn.Linear(config.channels, width)
         if config.self_conditioning:
             self.embed_self = nn.Linear(config.channels, width, bias=False)
-        self.conditions = ConditionEmbedding(width, config.classes, config.scalars)
+        self.conditions = ConditionEmbedding(width, config.classes, config.scalars, config.step_input)
         if config.modulation == "single":
             self.modulation = ZeroLinear(width, 6 * width)
         if config.positions == "distance":
@@ -203,6 +205,7 @@ class DiffusionTransformer(Network):
         positions: TokenPositions | None = None,
         cond: Conditions | None = None,
         self_cond: TokenValues | None = None,
+        step: Tensor | None = None,
         perturb: Mapping[int, Mapping[int, float] | Tensor] | None = None,
         keep: Tensor | None = None,
         features: Sequence[int] = (),
@@ -217,6 +220,7 @@ class DiffusionTransformer(Network):
             cond: (B,) integers for classes, (B,) floats for scalars, "text" (B, L, E) with "text_mask"
                 (B, L). Names left out, class -1, NaN and an all-False text mask mean "not given".
             self_cond: an earlier prediction of the clean tokens (B, N, C); None counts as zero.
+            step: (B,) sizes of the steps that the predictions are for; None for infinitely small ones.
             perturb: block -> head -> u in [0, 1], or block -> (H,) tensor: attention of these heads
                 is blended with the identity (SoftPAG).
             keep: (B, K) indices of the only tokens to be run; the others come out zero.
@@ -233,10 +237,14 @@ class DiffusionTransformer(Network):
             inputs = {"mask": mask, "positions": positions, "self_cond": self_cond}
             kept = {name: None if v is None else _take(v, keep) for name, v in inputs.items()}
             kept_t = t if t.ndim == 1 else _take(t, keep)
-            result = self(_take(x, keep), kept_t, **kept, cond=cond, perturb=perturb, features=features)
+            result = self(
+                _take(x, keep), kept_t, **kept, cond=cond, step=step, perturb=perturb, features=features
+            )
             return (_put(result[0], keep, x), result[1]) if features else _put(result, keep, x)
 
         self._check(x, self_cond, cond or {}, perturb or {}, features)
+        if step is not None and not self.config.step_input:
+            raise Gen3dError("a step size needs a transformer with step_input True, this one has False")
         if mask is not None and bool(mask.all()):
             mask = None
         if mask is not None:
@@ -250,7 +258,7 @@ class DiffusionTransformer(Network):
             h = h + self.embed_self(self_cond)
         h, mixers, rotary = self._place(h, mask, positions, self_cond)
         text = _text(cond or {}, x, self.config.text_width) if self.config.text_width else None
-        signal = F.silu(self.conditions(t, cond or {}))
+        signal = F.silu(self.conditions(t, cond or {}, step))
         shared = self.modulation(signal) if self.config.modulation == "single" else signal
 
         collected = {}
