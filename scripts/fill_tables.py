@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-CARDS = {name: ROOT / "gen3d" / "weights" / name / "README.md" for name in ("molecule", "crystal")}
+CARDS = {
+    name: ROOT / "gen3d" / "weights" / name / "README.md"
+    for name in ("molecule", "crystal", "shape", "shape-voxels")
+}
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *CARDS.values()]
 TABLE = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 METRICS = re.compile(r"    metrics:\n(?:    - .*\n)+")
@@ -120,6 +123,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "molecule_ablations": lambda: ablations("molecule_ablations"),
     "crystal_ablations": lambda: ablations("crystal_ablations"),
     "crystal_ablations_long": lambda: ablations("crystal_ablations_long"),
+    "shape_quality": lambda: quality("shape_quality", definitions=False),
+    "shape_quality_defined": lambda: quality("shape_quality", definitions=True),
+    "shape_voxels_quality": lambda: quality("shape_voxels_quality", definitions=False),
+    "shape_voxels_quality_defined": lambda: quality("shape_voxels_quality", definitions=True),
     "joint": joint,
 }
 
@@ -140,7 +147,7 @@ def main() -> None:
 def front_matter(name: str) -> str:
     """The lines from which the hub and `gen3d info` read a checkpoint's numbers."""
     lines = ["    metrics:"]
-    for key, metric in report(f"{name}_quality")["metrics"].items():
+    for key, metric in report(f"{name.replace('-', '_')}_quality")["metrics"].items():
         if metric["value"] is not None and "[" not in key:
             lines.append(f"    - {{type: {key}, value: {metric['value']:.6g}}}")
     return "\n".join(lines) + "\n"

@@ -50,6 +50,18 @@ def test_its_name_starts_with_its_domain_or_says_joint(path: Path) -> None:
     assert path.stem.split("_")[0] in (domain, "joint")
 
 
+@pytest.mark.parametrize(("size", "millions"), [("s", 32.8), ("b", 130.2), ("l", 579.0), ("xl", 674.7)])
+def test_dit_3d_has_the_published_sizes(size: str, millions: float) -> None:
+    """Table 4 of arXiv 2307.01831 counts a fixed table of 512 positions; ours are computed. One class."""
+    values = load_yaml(Path(__file__).parents[1] / "configs" / f"shape_{size}_paper.yaml")
+    values["domain_config"]["classes"] = ["chair"]
+    config = run_config(values)
+    with torch.device("meta"):
+        generator = Generator(config.generator())
+    count = sum(p.numel() for p in generator.parameters()) + 512 * config.model.width
+    assert round(count / 1e6, 1) == millions
+
+
 def test_every_domain_has_a_debug_config() -> None:
     from gen3d import domains
 
