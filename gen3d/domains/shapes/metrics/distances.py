@@ -143,7 +143,7 @@ def _matrix(
     """distance(make(x), make(y)) of all pairs; both functions are importable by name.
 
     In tiles, so that a worker holds few clouds whatever the sets' sizes, and no item takes long: 64 exact
-    assignments of 2,048 points take 4 minutes. Within one set the distance is taken as symmetric, 0 to itself.
+    assignments of 2,048 points take 4 minutes. Within one set distances are symmetric, 0 to itself.
     """
     other = a if b is None else b
     tiles = [

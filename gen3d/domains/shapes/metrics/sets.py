@@ -71,7 +71,8 @@ def standard_errors(
     for _ in range(rounds):
         r, s = (generator.permutation(len(x))[: max(1, len(x) // 2)] for x in (rr, ss))
         found.append(scores(rr[np.ix_(r, r)], rs[np.ix_(r, s)], ss[np.ix_(s, s)]))
-    return np.array([column[np.isfinite(column)].std() if np.isfinite(column).any() else np.nan for column in np.array(found).T])
+    finite = [column[np.isfinite(column)] for column in np.array(found).T]
+    return np.array([column.std() if len(column) else np.nan for column in finite])
 
 
 def jensen_shannon(
@@ -80,9 +81,10 @@ def jensen_shannon(
     """Jensen-Shannon divergence, in nats, 0 to log 2, of where the points of two sets lie.
 
     All points of a set together, counted in `resolution`^3 cells of the smallest cube around the origin that
-    holds the references; points beyond it count in its outermost cells (Achlioptas et al., arXiv 1707.02392).
+    holds the references; points beyond it count in its outermost cells (Achlioptas et al., arXiv 1707.02392,
+    who take the cells of a unit cube that lie in a sphere, for shapes scaled to it; here any scale will do).
     """
-    edge = max(float(np.abs(cloud).max()) for cloud in references)
+    edge = max(float(np.abs(cloud).max()) for cloud in references) or 1.0
 
     def histogram(clouds: Sequence[np.ndarray]) -> np.ndarray:
         counts = np.zeros(resolution**3)

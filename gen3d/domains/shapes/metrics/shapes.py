@@ -5,17 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from gen3d.domains.shapes.metrics.distances import chamfer_matrix, earth_mover_matrix
+from gen3d.domains.shapes.metrics.distances import chamfer, chamfer_matrix, checked, earth_mover_matrix
 from gen3d.domains.shapes.metrics.sets import (
-    bootstrap,
-    coverage,
     jensen_shannon,
-    least_distances,
     legacy,
-    nearest_neighbour_correct,
+    scores,
+    standard_errors,
 )
 from gen3d.errors import Gen3dError
-from gen3d.metrics import Estimate, Metric, percentage
+from gen3d.metrics import Z95, Estimate, Metric, percentage
 
 POINTFLOW = "Yang et al. 2019, arXiv 1906.12320"
 COPY = 1.1
@@ -39,8 +37,8 @@ def shape_metrics(
     """Measure samples against held-out shapes.
 
     Args:
-        samples: clouds (P, 3) in the frame of the reference; None, and clouds that are empty or not finite,
-            are failed samples, which cover nothing and are always told apart.
+        samples: clouds (P, 3) in the frame of the reference; None, and clouds that are empty, not finite
+            or hold one point, are failed samples, which cover nothing and are always told apart.
         reference: clouds that training has not seen.
         training: those that it has: adds the distance to the nearest of them, the share of copies, and what
             training clouds would score in place of the samples.
@@ -49,15 +47,21 @@ def shape_metrics(
         legacy_batches: add 1-NNA and COV as averages over batches of 64.
         workers: processes, all cores by default; 0 computes here.
         progress: show progress bars.
-        seed: of thinning, bootstrap and the choice of training clouds.
+        seed: of thinning, intervals and the choice of training clouds.
 
     Raises:
-        Gen3dError: there is no reference, or an unknown kind of `emd`.
+        Gen3dError: there is no reference, all samples failed, reference or training hold what is no cloud, or
+            an unknown kind of `emd`.
     """
     if emd not in EMDS:
         raise Gen3dError(f"emd is {emd!r}; allowed: {', '.join(EMDS)}")
     if not len(reference):
         raise Gen3dError("the reference holds no shapes")
+    if training is not None and not len(training):
+        raise Gen3dError("training holds no shapes; None leaves the comparison with it out")
+    for name, known in (("reference", reference), ("training", training or ())):
+        for i, cloud in enumerate(known):
+            checked(cloud, f"{name} cloud {i}")
     usable = [cloud is not None and len(cloud) > 1 and bool(np.isfinite(cloud).all()) for cloud in samples]
     made = [np.asarray(c) for c, fine in zip(samples, usable, strict=True) if fine and c is not None]
     count = min([points, *map(len, made), *map(len, reference), *map(len, training or ())])
@@ -68,14 +72,15 @@ def shape_metrics(
     metrics: list[Metric] = []
     cd = {"rr": chamfer_matrix(held, **settings), "rs": chamfer_matrix(held, made, **settings)}
     cd["ss"] = chamfer_matrix(made, **settings)
-    metrics += _set_metrics("cd", "Chamfer distance", _with_failed(cd, usable), seed, legacy_batches)
+    name = f"Chamfer distance, squared, both ways, of {count} points"
+    metrics += _set_metrics("cd", name, _with_failed(cd, usable), seed, legacy_batches)
     if emd != "none":
         em = {
             "rr": earth_mover_matrix(held, method=emd, **settings),
             "rs": earth_mover_matrix(held, made, method=emd, **settings),
             "ss": earth_mover_matrix(made, method=emd, **settings),
         }
-        name = f"earth mover's distance ({emd})"
+        name = f"earth mover's distance, {emd}, of {count} points"
         metrics += _set_metrics("emd", name, _with_failed(em, usable), seed, legacy_batches)
     metrics.append(
         Metric(
@@ -96,9 +101,8 @@ def _set_metrics(
     suffix: str, distance: str, matrices: dict[str, np.ndarray], seed: int, legacy_batches: bool
 ) -> list[Metric]:
     rr, rs, ss = matrices["rr"], matrices["rs"], matrices["ss"]
-    correct, covered, least = nearest_neighbour_correct(rr, rs, ss), coverage(rs), least_distances(rs)
-    accuracy = 100 * float(correct.mean())
-    low, high = bootstrap(100 * correct, seed)
+    accuracy, covered, least = scores(rr, rs, ss).tolist()
+    error, covered_error, least_error = standard_errors(rr, rs, ss, seed).tolist()
     metrics: list[Metric] = [
         Estimate(
             f"1nna_{suffix}",
@@ -107,7 +111,7 @@ def _set_metrics(
             "own set; failed samples count as told apart",
             50.0,
             POINTFLOW,
-            (low, high),
+            _interval(accuracy, error),
         ),
         Metric(
             f"1nna_{suffix}_off",
@@ -118,19 +122,19 @@ def _set_metrics(
         ),
         Estimate(
             f"cov_{suffix}",
-            100 * float(covered.mean()),
+            covered,
             f"% of references that are the nearest one of some sample ({distance})",
             "higher",
             POINTFLOW,
-            bootstrap(100 * covered, seed),
+            _interval(covered, covered_error),
         ),
         Estimate(
             f"mmd_{suffix}",
-            float(least.mean()),
+            least,
             f"mean over references of the {distance} to the nearest sample",
             "lower",
             POINTFLOW,
-            bootstrap(least, seed),
+            _interval(least, least_error, most=float("inf")),
         ),
     ]
     if legacy_batches:
@@ -138,10 +142,10 @@ def _set_metrics(
             "averaged over batches of 64 against 64: flatters, for comparison only",
             "DiT-3D's code",
         )
-        accuracy, cover = legacy(rr, rs, ss)
+        accuracy, covered = legacy(rr, rs, ss)
         metrics += [
             Metric(f"1nna_{suffix}_legacy", accuracy, f"1nna_{suffix} {said}", 50.0, source),
-            Metric(f"cov_{suffix}_legacy", cover, f"cov_{suffix} {said}", "higher", source),
+            Metric(f"cov_{suffix}_legacy", covered, f"cov_{suffix} {said}", "higher", source),
         ]
     return metrics
 
@@ -181,19 +185,23 @@ def _copies(
         ]
     chosen = np.random.default_rng(seed).permutation(len(known))[: len(usable)]
     within = chamfer_matrix([known[i] for i in chosen], **settings)
-    rs = to_known[:, chosen]
+    matrices = rr, to_known[:, chosen], within
+    accuracy, covered, _ = scores(*matrices).tolist()
+    error, covered_error, _ = standard_errors(*matrices, seed).tolist()
     metrics += [
-        Metric(
+        Estimate(
             "copies_1nna_cd",
-            100 * float(nearest_neighbour_correct(rr, rs, within).mean()),
+            accuracy,
             f"1nna_cd of {len(chosen)} training shapes in place of the samples",
             50.0,
+            interval=_interval(accuracy, error),
         ),
-        Metric(
+        Estimate(
             "copies_cov_cd",
-            100 * float(coverage(rs).mean()),
+            covered,
             f"cov_cd of {len(chosen)} training shapes in place of the samples",
             "higher",
+            interval=_interval(covered, covered_error),
         ),
     ]
     return metrics
@@ -201,9 +209,15 @@ def _copies(
 
 def _is_copy(cloud: np.ndarray, known: np.ndarray) -> bool:
     half = len(known) // 2
-    noise = chamfer_matrix([known[:half]], [known[half : 2 * half]], workers=0)[0, 0]
-    own = chamfer_matrix([cloud[:half]], [known[:half]], workers=0)[0, 0]
-    return bool(own <= COPY * noise)
+    noise = chamfer(known[:half], known[half : 2 * half])
+    return chamfer(cloud[:half], known[:half]) <= COPY * noise
+
+
+def _interval(value: float, error: float, most: float = 100.0) -> tuple[float, float] | None:
+    """The 95 % interval of a number between 0 and `most` with this standard error; None without one."""
+    if not np.isfinite(error):
+        return None
+    return max(0.0, value - Z95 * error), min(most, value + Z95 * error)
 
 
 def _thinned(clouds: Sequence[np.ndarray], count: int, seed: int) -> list[np.ndarray]:
