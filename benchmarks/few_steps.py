@@ -1,7 +1,8 @@
-"""Quality against the number of steps: a model, and the same after learning long steps.
+r"""Quality against the number of steps: a model, and the same after learning long steps.
 
 python benchmarks/few_steps.py --domain shape --plain shape --few runs/shape_few/checkpoint \
-    --data data/sweethome3d --metrics 1nna_cd cov_cd --n 133 --checks emd=none --out benchmarks/shape_few_steps.json
+    --data data/sweethome3d --metrics 1nna_cd cov_cd --checks emd=none \
+    --out benchmarks/shape_few_steps.json
 """
 
 import argparse

@@ -11,6 +11,8 @@ from rdkit import Chem
 import gen3d
 from gen3d import io
 from gen3d.diffusion.objective import diffusion_loss
+from gen3d.domains.shapes.metrics.distances import chamfer
+from gen3d.domains.shapes.normalise import unit_box
 from gen3d.draws import Draws
 from gen3d.errors import Gen3dError
 from gen3d.info import shipped
@@ -112,3 +114,37 @@ def test_rock_salt_is_found_from_its_formula() -> None:
         near = [n for n in crystal.get_neighbors(sodium, 6.0) if n.specie.symbol == "Cl"]
         distances.append(min(n.nn_distance for n in near) if near else np.inf)
     assert np.median(distances) == pytest.approx(2.82, abs=0.3)
+
+
+@pytest.mark.slow
+def test_clouds_fill_their_frame_and_differ() -> None:
+    """The longest half-extent of a shape is 1, and an object is not its neighbour's copy."""
+    generator = gen3d.load("shape", "cpu")
+    clouds = [np.asarray(c.vertices) for c in generator.sample(6, seed=5, steps=20, progress=False)]
+    for cloud in clouds:
+        centre, scale = unit_box(np.quantile(cloud, [0.01, 0.5, 0.99], axis=0))
+        assert scale == pytest.approx(0.95, abs=0.25)
+        assert np.abs(centre).max() < 0.3
+    distances = [chamfer(a, b) for i, a in enumerate(clouds) for b in clouds[:i]]
+    assert np.median(distances) > 0.02
+
+
+@pytest.mark.slow
+def test_chairs_stand_upright() -> None:
+    """Told a class, the model makes shapes like it: chairs are taller than wide and less full than boxes."""
+    generator = gen3d.load("shape", "cpu")
+    chairs = generator.sample(6, seed=1, steps=20, class_name="chair", progress=False)
+    spans = np.array([np.ptp(np.quantile(c.vertices, [0.02, 0.98], axis=0), axis=0) for c in chairs])
+    assert (spans[:, 1] > 1.1 * spans[:, 0]).mean() > 0.5
+
+
+@pytest.mark.slow
+def test_meshes_are_watertight() -> None:
+    meshes = gen3d.load("shape-voxels", "cpu").sample(4, seed=1, steps=20, progress=False)
+    made = [mesh for mesh in meshes if mesh is not None]
+    assert len(made) >= 3
+    for mesh in made:
+        assert mesh.is_watertight
+        assert mesh.volume > 0
+        assert np.abs(mesh.vertices).max() < 1.1
+        assert isinstance(mesh.metadata["floaters_removed"], int)
