@@ -1,6 +1,7 @@
 """Files of shapes: what is written comes back, and what is damaged is one line."""
 
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,19 @@ def test_clouds_of_different_sizes_need_files_of_their_own(tmp_path: Path) -> No
         ("a.binvox", b"#binvox 1\ndim 4 4 4\ndata\n\x01\x09", "its runs fill 9 cells of 64"),
         ("a.binvox", b"#binvox 1\ndim 9999 9999 9999\ndata\n\x01\x09", "allowed: 1 to 1024"),
         ("a.binvox", b"voxels", "no binvox header"),
+        (
+            "a.ply",
+            b"ply\nformat ascii 1.0\nelement vertex 3\nproperty float x\nproperty float y\n"
+            b"property float z\nelement face 2\nproperty list uchar int vertex_indices\nend_header\n"
+            b"0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n",
+            "tells of 5 vertices and faces; 4 lines follow",
+        ),
+        (
+            "a.off",
+            b"OFF # four faces\n\n3 4 0\n0 0 0\n# corner\n1 0 0\n0 1 0\n3 0 1 2\n",
+            "tells of 7 vertices and faces; 4 lines follow",
+        ),
+        ("a.stl", b"\0" * 80 + b"\x09\0\0\0" + b"\0" * 60, "tells of 9 triangles; the file has 144 bytes"),
         ("a.stl", b"solid nothing\nendsolid\n", "a.stl"),
         ("a.glb", b"glTF\x02\x00\x00\x00", "a.glb"),
     ],
@@ -101,19 +115,36 @@ def test_damaged_files_are_named(tmp_path: Path, name: str, content: bytes, mess
     assert io.read(tmp_path / name, failures=True) == [None]
 
 
+def test_one_point_is_no_shape(tmp_path: Path) -> None:
+    io.write([trimesh.PointCloud([[1.0, 2, 3]])], tmp_path / "a.ply")
+    with pytest.raises(Gen3dError, match="1 point; at least 2"):
+        io.read(tmp_path / "a.ply")
+
+
+def test_damage_is_not_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    text = BOX.export(file_type="stl_ascii").replace("facet normal 0", "facet normal x", 1)
+    (tmp_path / "a.stl").write_text(text)
+    io.read(tmp_path / "a.stl", failures=True)
+    assert not caplog.records
+
+
 def test_numbers_that_are_none_are_refused(tmp_path: Path) -> None:
     (tmp_path / "nan.obj").write_text("v 0 0 nan\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
     with pytest.raises(Gen3dError, match="not finite"):
         io.read(tmp_path / "nan.obj")
 
 
-def test_counts_on_the_first_line_are_understood(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "head", ["OFF3 1 0", "OFF 3 1 0", "OFF # a comment\n3 1 0", "# a comment\nOFF\n\n3 1 0"]
+)
+def test_counts_on_the_first_line_are_understood(tmp_path: Path, head: str) -> None:
     """As in some files of ModelNet."""
-    (tmp_path / "a.off").write_text("OFF3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n")
+    (tmp_path / "a.off").write_text(f"{head}\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n")
     (made,) = io.read(tmp_path / "a.off")
     assert made.area == pytest.approx(0.5)
 
 
+@cache
 def valid_files(folder: Path) -> dict[str, bytes]:
     files = {e: BOX for e in EXTENSIONS if e != ".binvox"} | {".binvox": GRID, ".npz": CLOUD}
     made = {e: io.write([shape], folder / f"valid{e}")[0].read_bytes() for e, shape in files.items()}
@@ -151,6 +182,18 @@ class TestPictures:
         assert white == [False, True, False, False, False, True]
         with pytest.raises(Gen3dError, match="nothing to draw"):
             contact_sheet([], tmp_path / "b.png")
+
+    def test_light_and_nearness_are_seen(self) -> None:
+        """A cloud's nearer half is darker; of a box the top, which faces the light, is the brightest."""
+        front, back = (trimesh.PointCloud(np.tile([0, 0, z], (5, 1))) for z in (0.9, -0.9))
+        both = trimesh.PointCloud(np.vstack([front.vertices, back.vertices]))
+        drawn = picture(both, 100).sum(2, dtype=int)
+        rows = np.flatnonzero((drawn < 765).any(1))
+        # The camera looks down: what is in front appears lower.
+        assert drawn[rows.max() - 1].min() < drawn[rows.min() + 1].min()
+        box = picture(trimesh.creation.box(extents=(1.2, 1.2, 1.2)), 100).astype(int)
+        seen = np.flatnonzero((box[:, 50] < 255).any(1))
+        assert box[seen.min() + 8, 50].sum() > box[seen.max() - 8, 50].sum() + 30
 
     def test_up_is_up_and_nearer_hides_farther(self) -> None:
         top = picture(trimesh.PointCloud(np.tile([0, 0.9, 0], (5, 1))), 100)

@@ -15,12 +15,13 @@ from gen3d.domains.shapes.metrics.distances import (
     representatives,
 )
 from gen3d.domains.shapes.metrics.sets import (
-    bootstrap,
     coverage,
     jensen_shannon,
     least_distances,
     legacy,
     nearest_neighbour_correct,
+    scores,
+    standard_errors,
 )
 from gen3d.domains.shapes.metrics.shapes import shape_metrics
 from gen3d.errors import Gen3dError
@@ -98,25 +99,37 @@ class TestDistances:
         expected = [[earth_mover(x, y) for y in a] for x in a]
         np.testing.assert_allclose(earth_mover_matrix(a, method="exact", workers=0), expected, atol=1e-9)
 
-    def test_blocks_of_rows_join(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_tiles_join(self, monkeypatch: pytest.MonkeyPatch) -> None:
         a, b = blobs(7, seed=1), blobs(4, seed=2)
         whole = chamfer_matrix(a, workers=0), chamfer_matrix(a, b, workers=0)
-        monkeypatch.setattr("gen3d.domains.shapes.metrics.distances.PAIRS_PER_ITEM", 15)
+        monkeypatch.setattr("gen3d.domains.shapes.metrics.distances.TILE", 3)
         np.testing.assert_array_equal(chamfer_matrix(a, workers=0), whole[0])
         np.testing.assert_array_equal(chamfer_matrix(a, b, workers=0), whole[1])
+        np.testing.assert_array_equal(whole[0], chamfer_matrix(a, a, workers=0))
+        assert chamfer_matrix([], b, workers=0).shape == (0, 4)
 
     @pytest.mark.slow
     def test_processes_compute_the_same(self) -> None:
-        a = blobs(4)
+        a = blobs(20)
         np.testing.assert_array_equal(chamfer_matrix(a, workers=2), chamfer_matrix(a, workers=0))
 
     def test_clouds_without_an_assignment_are_refused(self) -> None:
-        with pytest.raises(Gen3dError, match="3 and 4 points"):
+        with pytest.raises(Gen3dError, match="3 to 4 points"):
             earth_mover(np.zeros((3, 3)), np.zeros((4, 3)))
         with pytest.raises(Gen3dError, match="3 to 4 points"):
             earth_mover_matrix([np.zeros((3, 3)), np.zeros((4, 3))], workers=0)
         with pytest.raises(Gen3dError, match="'quick' is unknown; allowed: exact, approximate"):
             earth_mover(np.zeros((3, 3)), np.zeros((3, 3)), "quick")
+
+    def test_what_is_no_cloud_is_refused(self) -> None:
+        fine = np.zeros((3, 3))
+        for distance in (chamfer, earth_mover):
+            with pytest.raises(Gen3dError, match=r"shape \(3, 2\); allowed: \(P, 3\)"):
+                distance(fine, fine[:, :2])
+            with pytest.raises(Gen3dError, match="not finite"):
+                distance(fine, np.full((3, 3), np.nan))
+        with pytest.raises(Gen3dError, match="at least one point"):
+            chamfer_matrix([fine, fine[:0]], workers=0)
 
 
 class TestSets:
@@ -147,6 +160,8 @@ class TestSets:
         # Reference 0 is as far from reference 1 as from sample -1.
         rr, rs, ss = self.matrices([0, 1], [-1, -9])
         assert nearest_neighbour_correct(rr, rs, ss)[0] == 0.5
+        # Sample 1 lies midway between references: which comes first must not matter.
+        assert coverage(self.matrices([0, 2, 9], [1])[1]).tolist() == [1, 1, 0]
 
     def test_collapse_covers_one(self) -> None:
         _, rs, _ = self.matrices([0, 1, 2, 3], [1.1, 1.1, 1.1])
@@ -168,11 +183,24 @@ class TestSets:
         parts = [nearest_neighbour_correct(rr[h, h], rs[h, h], ss[h, h]).mean() for h in halves]
         assert legacy(rr, rs, ss, batch=4)[0] == pytest.approx(100 * np.mean(parts))
 
-    def test_intervals_are_those_of_a_mean(self) -> None:
-        draws = np.random.default_rng(1).normal(5, 2, size=400)
-        low, high = bootstrap(draws)
-        assert low < draws.mean() < high
-        assert high - low == pytest.approx(2 * 1.96 * draws.std() / 20, rel=0.1)
+    def test_standard_errors_are_the_deviation_over_new_draws(self) -> None:
+        rng = np.random.default_rng(1)
+        found, errors = [], []
+        for _ in range(80):
+            a, b = rng.normal(size=(60, 3)), 0.7 * rng.normal(size=(60, 3))
+            matrices = cdist(a, a), cdist(a, b), cdist(b, b)
+            found.append(scores(*matrices))
+            errors.append(standard_errors(*matrices, rounds=40))
+        ratio = np.mean(errors, axis=0) / np.std(found, axis=0)
+        assert ratio.min() > 0.9  # never much too small
+        assert ratio.max() < 1.6
+
+    def test_nothing_varies_in_sets_far_apart(self) -> None:
+        rr, rs, ss = self.matrices([0, 0, 0, 0], [9, 9, 9, 9])
+        assert scores(rr, rs, ss).tolist() == [100, 100, 9]
+        assert standard_errors(rr, rs, ss).tolist() == [0, 0, 0]
+        rs[:], ss[:] = np.inf, np.inf
+        assert np.isnan(standard_errors(rr, rs, ss)).tolist() == [False, False, True]
 
     def test_divergence_of_known_sets(self) -> None:
         a, b = [np.full((10, 3), 0.5)], [np.full((10, 3), -0.5)]
@@ -183,6 +211,11 @@ class TestSets:
         expected = (np.log(1 / 0.75) + (q * np.log(q / m)).sum()) / 2
         assert p.sum() == 1
         assert jensen_shannon(a, half) == pytest.approx(expected)
+        # Beyond the references' cube is its outermost cell; the unit of length does not matter.
+        assert jensen_shannon([1e30 * a[0]], a) == 0
+        shapes, others = blobs(5, seed=1), blobs(5, seed=2)
+        scaled = jensen_shannon([8 * c for c in shapes], [8 * c for c in others])
+        assert scaled == pytest.approx(jensen_shannon(shapes, others))
 
 
 class TestShapes:
@@ -227,5 +260,9 @@ class TestShapes:
     def test_what_cannot_be_measured_is_refused(self) -> None:
         with pytest.raises(Gen3dError, match="emd is 'auction'; allowed: approximate, exact, none"):
             shape_metrics(blobs(2), blobs(2), emd="auction", workers=0)
+        with pytest.raises(Gen3dError, match="reference cloud 1 has coordinates that are not finite"):
+            shape_metrics(blobs(2), [blobs(1)[0], np.full((64, 3), np.nan)], workers=0)
+        with pytest.raises(Gen3dError, match="training holds no shapes"):
+            shape_metrics(blobs(2), blobs(2), training=[], workers=0)
         with pytest.raises(Gen3dError, match="reference holds no shapes"):
             shape_metrics(blobs(2), [], workers=0)

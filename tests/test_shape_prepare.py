@@ -1,5 +1,6 @@
 """From sources of shapes to the arrays that training reads."""
 
+import hashlib
 import io as bytes_io
 import json
 import lzma
@@ -80,6 +81,18 @@ def test_mixed_units_and_axes_are_warned_of() -> None:
         warn_of_frames(standing_low, standing_high, list("abcdefghij"))
 
 
+def test_far_and_flat_shapes_are_warned_of() -> None:
+    low, high = -np.ones((3, 3)), np.ones((3, 3))
+    far = np.array([[0, 0, 0], [5000, 0, 0], [0, 0, 0]])
+    with pytest.warns(
+        UserWarning, match=r"1 of 3 shapes are far from the origin, such as b, .* from \(4999, "
+    ):
+        warn_of_frames(low + far, high + far, list("abc"))
+    flat = np.array([[1, 1, 1], [1, 1, 1], [1, 1e-7, 1]])
+    with pytest.warns(UserWarning, match=r"1 of 3 shapes are flat, such as c"):
+        warn_of_frames(low * flat, high * flat, list("abc"))
+
+
 class TestFolders:
     @pytest.fixture
     def meshes(self, tmp_path: Path) -> Path:
@@ -135,6 +148,87 @@ class TestFolders:
         assert report.classes == {"03001627": 9}
         assert open_dataset(tmp_path / "out", "train").voxels is None
 
+    def test_points_of_pointflow_for_training_are_the_first(self, tmp_path: Path) -> None:
+        """Clouds of 15,000 points: the first 10,000 lie on x = -1 or 1, the others have |x| below 0.1."""
+        rng = np.random.default_rng(0)
+        cloud = rng.uniform(-1, 1, (15000, 3))
+        cloud[:10000, 0] = np.where(cloud[:10000, 0] < 0, -1, 1)
+        cloud[10000:, 0] *= 0.1
+        for split in ("train", "val", "test"):
+            (tmp_path / "0" / split).mkdir(parents=True)
+            np.save(tmp_path / "0" / split / "0.npy", cloud)
+        prepare(tmp_path, tmp_path / "out", progress=False)
+        x = {s: np.abs(open_dataset(tmp_path / "out", s)[0].points[:, 0]) for s in ("train", "valid", "test")}
+        assert x["train"].min() > 0.99
+        assert x["valid"].max() < 0.11
+        assert x["test"].max() < 0.11
+
+    def test_a_limit_takes_some_of_every_class_and_split(self, tmp_path: Path) -> None:
+        rng = np.random.default_rng(0)
+        for label in ("a", "b"):
+            for split in ("train", "val", "test"):
+                (tmp_path / label / split).mkdir(parents=True)
+                for i in range(4):
+                    np.save(tmp_path / label / split / f"{i}.npy", rng.normal(size=(50, 3)))
+        report = prepare(tmp_path, tmp_path / "out", limit=6, progress=False)
+        assert report.counts == {"train": 2, "valid": 2, "test": 2}
+        assert report.classes == {"a": 3, "b": 3}
+
+    def test_rare_classes_are_held_out_too(self, tmp_path: Path) -> None:
+        """Twelve classes of three shapes: the shares hold over all, though none has a tenth of a shape."""
+        rng = np.random.default_rng(0)
+        for i in range(36):
+            (tmp_path / f"{i % 12}").mkdir(exist_ok=True)
+            np.save(tmp_path / f"{i % 12}" / f"{i}.npy", rng.normal(size=(50, 3)))
+        assert prepare(tmp_path, tmp_path / "out", progress=False).counts == {
+            "train": 28, "valid": 4, "test": 4,
+        }  # fmt: skip
+        held = [open_dataset(tmp_path / "out", split).labels for split in ("valid", "test")]
+        assert np.bincount(np.concatenate(held)).max() == 1
+
+    def test_prepared_shapes_stay_what_they_are(self, meshes: Path, tmp_path: Path) -> None:
+        prepare(meshes, tmp_path / "once", progress=False)
+        report = prepare(tmp_path / "once", tmp_path / "twice", progress=False)
+        assert report.counts == {"train": 16, "valid": 2, "test": 2}
+        once, twice = (open_dataset(tmp_path / name, "train") for name in ("once", "twice"))
+        assert once.names.tolist() == twice.names.tolist()
+        assert np.array_equal(once.points, twice.points)
+        assert once.voxels is not None
+        assert twice.voxels is not None
+        assert np.array_equal(once.voxels, twice.voxels)
+
+    def test_classes_by_name_for_each_shape(self, tmp_path: Path) -> None:
+        points = np.random.default_rng(0).normal(size=(4, 50, 3))
+        labels = np.array(["chair", "lamp", "chair", "chair"])
+        np.savez(tmp_path / "a.npz", points=points, label=labels, id=np.array(list("wxyz")))
+        assert prepare(tmp_path / "a.npz", tmp_path / "out", progress=False).classes == {
+            "chair": 3,
+            "lamp": 1,
+        }
+        found = {}
+        for split in ("train", "valid", "test"):
+            dataset = open_dataset(tmp_path / "out", split)
+            found |= {
+                str(n): dataset.class_names[k] for n, k in zip(dataset.names, dataset.labels, strict=True)
+            }
+        assert found == dict(zip("wxyz", labels.tolist(), strict=True))
+
+    @pytest.mark.parametrize(
+        ("arrays", "message"),
+        [
+            ({"voxels_packed": np.zeros((2, 9), np.uint8)}, r"uint8 \(shapes, 3375\) is needed"),
+            ({"voxels_packed": np.zeros((2, 3375), np.uint8)}, "labels do not fit 2 grids of 0 classes"),
+            ({"points": np.zeros((2, 9, 3)), "label": np.array(["a"])}, "has 2 shapes, 1 labels"),
+            ({"faces": np.zeros(3)}, "holds no shapes"),
+        ],
+    )
+    def test_arrays_that_do_not_fit_are_named(
+        self, tmp_path: Path, arrays: dict[str, np.ndarray], message: str
+    ) -> None:
+        np.savez(tmp_path / "a.npz", **arrays)  # type: ignore[arg-type]
+        with pytest.raises(Gen3dError, match=message):
+            prepare(tmp_path / "a.npz", tmp_path / "out", progress=False)
+
     def test_modelnet_is_turned_upright(self, tmp_path: Path) -> None:
         tower = trimesh.creation.box(extents=(0.5, 0.6, 3.0))  # z up
         for split in ("train", "test"):
@@ -151,11 +245,13 @@ class TestFolders:
         grid[13:17, 12:18, 5:25] = True  # last axis up
         np.savez(
             tmp_path / "grids.npz",
-            voxels_packed=np.packbits(grid.reshape(1, -1), axis=1),
-            labels=np.array([0]),
-            class_names=np.array(["tower"]),
+            voxels_packed=np.packbits(np.stack([grid, grid, 0 * grid]).reshape(3, -1), axis=1),
+            labels=np.array([0, 0, 0]),
+            class_names=np.array([b"tower"]),
         )
-        prepare(tmp_path / "grids.npz", tmp_path / "out", progress=False)
+        report = prepare(tmp_path / "grids.npz", tmp_path / "out", progress=False)
+        assert report.classes == {"tower": 1}
+        assert report.skipped == [("1", "the same grid as 0"), ("2", "an empty grid")]
         extents = np.ptp(open_dataset(tmp_path / "out", "train")[0].points, axis=0)
         np.testing.assert_allclose(extents, [0.4, 2, 0.6], atol=0.06)
 
@@ -165,6 +261,14 @@ class TestFolders:
             ({}, "holds no file of a known format"),
             ({"a.ply": b"ply"}, r"no shape of .* can be used\. a\.ply"),
             ({"a.npy": b"\x93NUMPY"}, "can be used"),
+            (
+                {
+                    "a.npy": b"\x93NUMPY\x01\0F\0{'descr': '|S1', 'fortran_order': False, 'shape': (2, 3), }"
+                    + b" " * 12
+                    + b"\nabcdef"
+                },
+                r"holds an array \|S1 \(2, 3\); real numbers",
+            ),
         ],
     )
     def test_unusable_sources_are_named(
@@ -214,7 +318,10 @@ class TestSweetHome:
         assert (name, label) == ("Maker#café table", "table")
         np.testing.assert_allclose(mesh.extents, [1.0, 0.7, 0.4])
         # What had length 3 along z stands upright now, so that the 2 lie along z: the corners say so.
-        assert prepare(tmp_path / "a.deb", tmp_path / "out", progress=False).counts["train"] == 1
+        report = prepare(tmp_path / "a.deb", tmp_path / "out", progress=False)
+        assert report.counts["train"] == 1
+        checksum = hashlib.sha256((tmp_path / "a.deb").read_bytes()).hexdigest()
+        assert report.origin == {"a.deb": f"sha256:{checksum}"}
 
     def test_models_that_cannot_be_read_are_skipped(self, tmp_path: Path) -> None:
         catalogue = "id#1=M#a\nname#1=A\nmodel#1=/models/missing.obj\nwidth#1=1\ndepth#1=1\nheight#1=1\n"

@@ -12,6 +12,11 @@ RESOLUTION = 32
 SAMPLES_PER_CELL = 20
 """Surface samples for every cell face that the surface could cover: a miss has a chance below 1e-8."""
 
+FAR = 1000
+"""Half-extents from the origin at which coordinates lose detail: most files keep float32, of 7 digits."""
+FLAT = 1e-6
+"""Share of its longest extent below which a shape has no thickness."""
+
 
 def unit_box(points: np.ndarray) -> tuple[np.ndarray, float]:
     """Centre (3,) and scale that bring points (P, 3) into the unit box: (p - centre) / scale.
@@ -48,7 +53,7 @@ def solid_voxels(mesh: Any, resolution: int = RESOLUTION, seed: int = 0) -> np.n
 
 
 def warn_of_frames(low: np.ndarray, high: np.ndarray, names: list[str]) -> None:
-    """Warn where shapes of one set hardly share units or axes.
+    """Warn where shapes of one set hardly share units or axes, are far from the origin, or flat.
 
     Args:
         low, high: (M, 3) corners of their bounding boxes before normalisation.
@@ -64,6 +69,18 @@ def warn_of_frames(low: np.ndarray, high: np.ndarray, names: list[str]) -> None:
             "each is scaled to a box of side 2",
             stacklevel=2,
         )
+    strange = {
+        "far from the origin": np.abs(low + high).max(1) > FAR * longest,
+        "flat": extents.min(1) < FLAT * longest,
+    }
+    for word, those in strange.items():
+        if those.any():
+            first = int(those.argmax())
+            warnings.warn(
+                f"{int(those.sum())} of {len(low)} shapes are {word}, such as {names[first]}, which reaches "
+                f"from {_shown(low[first])} to {_shown(high[first])}; they are kept",
+                stacklevel=2,
+            )
     # Things stand on the ground: along the up axis boxes share their lower end more than along the others.
     if len(low) >= 8:
         spread = np.std(low / longest[:, None], axis=0)

@@ -17,8 +17,8 @@ from gen3d.files import atomic_write
 
 POINTS = 4096
 """Points kept of every surface."""
-SHARES = (0.8, 0.1, 0.1)
-"""train : valid : test, within every class, of data that come without a split."""
+HELD_OUT = 0.1
+"""Share of the valid split, and of the test split, of data that come without a split."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,17 @@ def prepare(
     """Write `train.npz`, `valid.npz`, `test.npz` and `dataset.json` into the folder `out`.
 
     Every shape is brought into the unit box (centred on its bounding box, longest half-extent 1, y up). Of
-    meshes, POINTS area-weighted samples are kept, and solid voxels; of clouds, as many of their points.
+    meshes, POINTS area-weighted samples are kept, and solid voxels; of clouds, as many of their points. Of
+    PointFlow's clouds training gets the first 10,000 points to choose from, the other splits the rest, as in
+    its protocol (arXiv 1906.12320). Prepared shapes that have voxels stay in the frame they are in.
 
     Args:
-        source: "sweethome3d"; or a folder of meshes or clouds, with sub-folders for classes, or in the
-            layouts of PointFlow's ShapeNet and of ModelNet; or one file.
+        source: "sweethome3d", or its Debian package as a file; or a folder of meshes or clouds, with
+            sub-folders for classes, or in the layouts of PointFlow's ShapeNet and of ModelNet; or prepared
+            data; or one file, among them .npz with `points`, and `label` and `id` or `labels` and
+            `class_names`, or with `voxels_packed` of ModelNet.
         out: the folder to write to; files of an earlier preparation are replaced.
-        limit: read at most so many shapes.
+        limit: read at most so many shapes, of folders and grids some of every class and split.
         seed: of the samples, and of a split that the source does not define.
         progress: show a progress bar.
 
@@ -148,6 +152,11 @@ def _row(record: Record, seed: int) -> _Row:
         mesh.vertices = (np.asarray(shape.vertices) - centre) / scale
         points, voxels = cloud_of(mesh, POINTS, seed), solid_voxels(mesh, seed=seed)
         corners = np.stack([used.min(0), used.max(0)])
+    elif record.voxels is not None:
+        # Points and voxels share a frame, and samples of a surface hardly reach the end of its box.
+        points, centre, scale = shape, np.zeros(3), 1.0
+        corners = np.stack([shape.min(0), shape.max(0)])
+        return _Row(record.name, record.label, record.split, points, record.voxels, centre, scale, corners)
     else:
         cloud = cloud_of(shape, POINTS, seed)
         centre, scale = unit_box(cloud)
@@ -163,14 +172,21 @@ def _surface_of(grid: np.ndarray) -> Any:
 
 
 def _split(rows: list[_Row], seed: int) -> None:
-    """Name a split for every shape, in the same shares within every class; at least one for training."""
+    """Name a split for every shape; of three and more, at least one in each.
+
+    Shapes are shuffled within their class, the classes put one after another, and the held-out shapes taken
+    at even distances: every class has its share in each split, but for rounding.
+    """
     generator = np.random.default_rng(seed)
+    ordered: list[_Row] = []
     for label in sorted({row.label for row in rows}):
         own = [row for row in rows if row.label == label]
-        valid, test = (round(share * len(own)) for share in SHARES[1:])
-        names = ["valid"] * valid + ["test"] * test + ["train"] * (len(own) - valid - test)
-        for row, place in zip(own, generator.permutation(len(own)), strict=True):
-            row.split = names[place]
+        ordered += [own[place] for place in generator.permutation(len(own))]
+    count = 2 * max(round(HELD_OUT * len(rows)), len(rows) >= 3)
+    for row in rows:
+        row.split = "train"
+    for i in range(count):
+        ordered[int((i + 0.5) * len(rows) / count)].split = ("valid", "test")[i % 2]
 
 
 def _write(out: Path, split: str, rows: list[_Row], classes: list[str]) -> int:

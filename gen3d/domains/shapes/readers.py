@@ -1,7 +1,9 @@
 """Reading files of shapes with trimesh; whatever is wrong with a file becomes one line."""
 
+import logging
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ EXTENSIONS = (".ply", ".obj", ".stl", ".glb", ".off", ".binvox")
 KEPT = {"process": False}
 """Of vertices that repeat none is merged: readers tell what the file holds."""
 OPTIONS: dict[str, dict[str, Any]] = {"binvox": {}, "obj": {**KEPT, "skip_materials": True}}
+COMMENT = re.compile(rb"#[^\n]*")
 LARGEST_GRID = 1024
 """Cells along an axis of a binvox grid; a damaged header must not ask for all memory."""
 
@@ -46,10 +49,11 @@ def read_one(path: Path) -> Any:
     kind = path.suffix.lower()[1:]
     try:
         data = path.read_bytes()
-        _check(kind, data)
         if kind == "off":
             data = _mended_off(data)
-        shape = trimesh.load(trimesh.util.wrap_as_stream(data), file_type=kind, **OPTIONS.get(kind, KEPT))
+        _check(kind, data)
+        with _without_log():
+            shape = trimesh.load(trimesh.util.wrap_as_stream(data), file_type=kind, **OPTIONS.get(kind, KEPT))
     except Gen3dError as error:
         raise Gen3dError(f"{path}: {error}") from None
     except MemoryError:
@@ -62,6 +66,17 @@ def read_one(path: Path) -> Any:
         return _checked(shape)
     except Gen3dError as error:
         raise Gen3dError(f"{path}: {error}") from None
+
+
+@contextmanager
+def _without_log() -> Iterator[None]:
+    """Keep trimesh from logging the tracebacks of what it recovers from."""
+    log = logging.getLogger("trimesh.util")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
 
 
 def _checked(shape: Any) -> Any:
@@ -77,6 +92,8 @@ def _checked(shape: Any) -> Any:
     vertices = np.asarray(getattr(shape, "vertices", np.zeros((0, 3))))
     if vertices.ndim != 2 or vertices.shape[-1] != 3 or not len(vertices):
         raise Gen3dError("it holds no points")
+    if len(vertices) < 2:
+        raise Gen3dError("it holds 1 point; at least 2 are needed")
     if not np.isfinite(vertices).all():
         raise Gen3dError("it holds coordinates that are not finite")
     if isinstance(shape, trimesh.PointCloud):
@@ -116,6 +133,25 @@ def _check(kind: str, data: bytes) -> None:
             raise Gen3dError(
                 f"its header tells of {sum(counts):,} elements; the file has {len(data):,} bytes"
             )
+        if re.search(rb"^format\s+ascii\b", head, re.MULTILINE):
+            _need_lines(data[len(head) :], sum(counts))
+    if kind == "off":
+        found = re.match(rb"\s*C?OFF\s+(\d+)\s+(\d+)", COMMENT.sub(b"", data))
+        if found is not None:
+            _need_lines(
+                COMMENT.sub(b"", data)[found.end() :].partition(b"\n")[2], sum(map(int, found.groups()))
+            )
+    if kind == "stl" and not data.lstrip().startswith(b"solid"):
+        count = int.from_bytes(data[80:84], "little")
+        if len(data) < 84 + 50 * count:
+            raise Gen3dError(f"its header tells of {count:,} triangles; the file has {len(data):,} bytes")
+
+
+def _need_lines(body: bytes, count: int) -> None:
+    """Vertices and faces have lines of their own; trimesh takes fewer faces for all."""
+    lines = sum(bool(line.strip()) for line in body.splitlines())
+    if lines < count:
+        raise Gen3dError(f"its header tells of {count:,} vertices and faces; {lines:,} lines follow")
 
 
 def _mended_off(data: bytes) -> bytes:

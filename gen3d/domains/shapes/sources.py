@@ -1,9 +1,10 @@
 """Where shapes come from: public sets, and folders of meshes, clouds and grids."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from zlib import crc32
 
 import numpy as np
@@ -11,10 +12,17 @@ import numpy as np
 from gen3d.domains.shapes import readers, sweethome
 from gen3d.domains.shapes.dataset import SPLITS, ShapeDataset
 from gen3d.errors import Gen3dError
-from gen3d.fetch import cache_folder, fetch
+from gen3d.fetch import RemoteFile, cache_folder, fetch
+
+Item = TypeVar("Item")
 
 UP_Z = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
 """Turns shapes whose z points up, as those of ModelNet, so that y does."""
+POINTFLOW_POINTS, POINTFLOW_POOL = 15_000, 10_000
+"""Points of a cloud of PointFlow's ShapeNet, and how many of them, the first, are for training."""
+SPLIT_FOLDERS = {"train": "train", "val": "valid", "valid": "valid", "test": "test"}
+GRID = 30
+"""Cells along an axis of ModelNet's grids."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +34,14 @@ class Record:
         label: its class, "" for none.
         shape: points (P, 3), a mesh, voxels (R, R, R) of bool, or the error that reading it was.
         split: "train", "valid" or "test"; "" where the source does not say.
+        voxels: packed bits of the solid grid of points that are in the unit box already; None without.
     """
 
     name: str
     label: str
     shape: Any
     split: str = ""
+    voxels: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -45,10 +55,11 @@ class Source:
 
 
 def open_source(source: str, progress: bool = True) -> Source:
-    """The shapes of a public set (`sweethome3d`), of a file, or of a folder.
+    """The shapes of a public set (`sweethome3d`, or its package as a file), of a file, or of a folder.
 
     Folders may be laid out as PointFlow's ShapeNet (`synset/train/*.npy`), as ModelNet (`class/train/*.off`),
-    or hold files of shapes, with a class for each sub-folder or without any.
+    or hold files of shapes, with a class for each sub-folder or without any. Classes and splits take turns,
+    so that the first few shapes are some of each.
 
     Raises:
         Gen3dError: there is no such set, file or folder, or nothing in it is a shape.
@@ -59,7 +70,9 @@ def open_source(source: str, progress: bool = True) -> Source:
         checksum = fetch(sweethome.FILE, folder, progress)
         return _sweethome(folder / sweethome.FILE.name, {sweethome.FILE.name: checksum})
     if path.suffix == ".deb" and path.is_file():
-        return _sweethome(path, {path.name: ""})
+        # What is there is not downloaded; its checksum is told.
+        file = RemoteFile(path.name, sweethome.FILE.url)
+        return _sweethome(path, {path.name: fetch(file, path.parent, progress)})
     if path.suffix == ".npz" and path.is_file():
         return Source(_arrays(path))
     if path.is_file():
@@ -68,7 +81,7 @@ def open_source(source: str, progress: bool = True) -> Source:
         raise Gen3dError(f"no data set {source!r}: neither sweethome3d nor a file or folder")
     prepared = {split: path / f"{split}.npz" for split in SPLITS if (path / f"{split}.npz").is_file()}
     if prepared:
-        return Source(r for split, file in prepared.items() for r in _dataset(ShapeDataset.load(file), split))
+        return Source(_in_turn(_dataset(ShapeDataset.load(file), split) for split, file in prepared.items()))
     return Source(_folder(path))
 
 
@@ -97,26 +110,67 @@ def _arrays(path: Path) -> Iterator[Record]:
     """The shapes of a .npz file: points, or packed grids of 30^3 cells (ModelNet, z up)."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            if "voxels_packed" in arrays:
-                names = [str(name) for name in arrays["class_names"]]
-                labels, packed = arrays["labels"], arrays["voxels_packed"]
-            else:
-                packed = None
-    except (OSError, ValueError, KeyError) as error:
+            found = {
+                key: arrays[key]
+                for key in ("voxels_packed", "labels", "class_names", "label", "id")
+                if key in arrays
+            }
+    except Exception as error:
+        # numpy and zipfile raise about anything for a damaged file.
         raise Gen3dError(f"{path} holds no shapes, or is damaged: {error}") from error
-    if packed is None:
-        yield from _dataset(ShapeDataset.load(path), "")
+    if "voxels_packed" in found:
+        yield from _grids(path, found)
         return
-    for i, (row, label) in enumerate(zip(packed, labels, strict=True)):
-        grid = np.unpackbits(row)[:27000].reshape(30, 30, 30).astype(bool)
+    dataset = ShapeDataset.load(path)
+    if "label" not in found:
+        yield from _dataset(dataset, "")
+        return
+    # Classes by name for each shape, instead of numbers of classes.
+    names, labels = found.get("id", dataset.names), found["label"]
+    if not len(names) == len(labels) == len(dataset):
+        raise Gen3dError(f"{path} has {len(dataset)} shapes, {len(labels)} labels and {len(names)} ids")
+    for name, label, points in zip(names, labels, dataset.points, strict=True):
+        yield Record(_text(name), _text(label), points.astype(np.float32))
+
+
+def _grids(path: Path, arrays: Mapping[str, np.ndarray]) -> Iterator[Record]:
+    """ModelNet's grids; all but the first of identical ones are errors: copies would get into two splits."""
+    packed, labels = arrays["voxels_packed"], arrays.get("labels")
+    classes = [_text(name) for name in arrays.get("class_names", ())]
+    width = -(-(GRID**3) // 8)
+    if packed.ndim != 2 or packed.shape[1] != width or packed.dtype != np.uint8:
+        raise Gen3dError(
+            f"{path}: voxels_packed is {packed.dtype} {packed.shape}; uint8 (shapes, {width}) is needed"
+        )
+    if labels is None or labels.shape != (len(packed),) or (len(labels) and labels.max() >= len(classes)):
+        raise Gen3dError(f"{path}: labels do not fit {len(packed)} grids of {len(classes)} classes")
+    firsts: dict[bytes, int] = {}
+    for i in _in_turn(np.flatnonzero(labels == label).tolist() for label in np.unique(labels)):
+        grid = np.unpackbits(packed[i])[: GRID**3].reshape(GRID, GRID, GRID).astype(bool)
+        first = firsts.setdefault(packed[i].tobytes(), i)
         # Last axis up: turned about x so that the second is.
-        yield Record(f"{i}", names[int(label)], np.flip(grid.swapaxes(1, 2), 2))
+        shape: Any = np.flip(grid.swapaxes(1, 2), 2)
+        if first != i and grid.any():
+            shape = Gen3dError(f"the same grid as {first}")
+        yield Record(str(i), classes[labels[i]], shape)
 
 
 def _dataset(dataset: ShapeDataset, split: str) -> Iterator[Record]:
     for i, name in enumerate(dataset.names):
         label = dataset.class_names[dataset.labels[i]] if dataset.labels[i] >= 0 else ""
-        yield Record(str(name), label, dataset.points[i].astype(np.float32), split)
+        voxels = None if dataset.voxels is None else dataset.voxels[i]
+        yield Record(str(name), label, dataset.points[i].astype(np.float32), split, voxels)
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _in_turn(groups: Iterable[Iterable[Item]]) -> Iterator[Item]:
+    """The first of every group, then the second of every group, and so on."""
+    missing = object()
+    for turn in zip_longest(*groups, fillvalue=missing):
+        yield from (item for item in turn if item is not missing)  # type: ignore[misc]
 
 
 def _folder(path: Path) -> Iterator[Record]:
@@ -127,12 +181,12 @@ def _folder(path: Path) -> Iterator[Record]:
     files = [f for f in sorted(path.rglob("*")) if f.is_file() and f.suffix.lower() in readable]
     if not files:
         raise Gen3dError(f"{path} holds no file of a known format; allowed: {', '.join(sorted(readable))}")
+    groups: dict[tuple[str, str], list[Path]] = {}
     for file in files:
         *above, _ = file.relative_to(path).parts
-        split = {"train": "train", "val": "valid", "valid": "valid", "test": "test"}.get(
-            above[-1] if above else "", ""
-        )
-        label = above[0] if len(above) > bool(split) else ""
+        split = SPLIT_FOLDERS.get(above[-1] if above else "", "")
+        groups.setdefault((above[0] if len(above) > bool(split) else "", split), []).append(file)
+    for label, split, file in _in_turn([(*key, file) for file in own] for key, own in groups.items()):
         yield _file(file, label, split, str(file.relative_to(path)))
 
 
@@ -142,6 +196,8 @@ def _file(file: Path, label: str, split: str = "", name: str = "") -> Record:
         shape = _cloud(file) if file.suffix == ".npy" else readers.read_one(file)
         if file.suffix.lower() == ".off" and split:
             shape.apply_transform(np.block([[UP_Z, np.zeros((3, 1))], [np.zeros((1, 3)), np.ones((1, 1))]]))
+        if file.suffix == ".npy" and split and len(shape) == POINTFLOW_POINTS:
+            shape = shape[:POINTFLOW_POOL] if split == "train" else shape[POINTFLOW_POOL:]
     except Gen3dError as error:
         shape = error
     return Record(name or file.name, label, shape, split)
@@ -153,6 +209,8 @@ def _cloud(file: Path) -> np.ndarray:
         points = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise Gen3dError(f"{file.name}: {error}") from error
-    if points.ndim != 2 or points.shape[1] != 3:
-        raise Gen3dError(f"{file.name} holds an array of shape {points.shape}; (points, 3) is needed")
+    if points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind not in "fiu":
+        raise Gen3dError(
+            f"{file.name} holds an array {points.dtype} {points.shape}; real numbers (points, 3) are needed"
+        )
     return points.astype(np.float32)

@@ -18,7 +18,8 @@ from gen3d.metrics import Z95, Estimate, Metric, percentage
 POINTFLOW = "Yang et al. 2019, arXiv 1906.12320"
 COPY = 1.1
 """A sample is a copy of a training shape when it is no farther from it than this times what two draws of
-points from that shape are from one another."""
+points from that shape are from one another. In furniture, two draws of one surface are at 0.92 to 1.07 (60
+surfaces), and the nearest of 360 other shapes at 1.34 and more (40 shapes)."""
 EMDS = ("approximate", "exact", "none")
 
 
@@ -86,7 +87,8 @@ def shape_metrics(
         Metric(
             "jsd",
             jensen_shannon(made, held),
-            "Jensen-Shannon divergence (nats) of the points of all samples and all references in 28^3 cells",
+            "Jensen-Shannon divergence (nats) of where the points of all samples that did not fail and of "
+            "all references lie, in 28^3 cells",
             "lower",
             "Achlioptas et al. 2018, arXiv 1707.02392",
         )
@@ -123,7 +125,7 @@ def _set_metrics(
         Estimate(
             f"cov_{suffix}",
             covered,
-            f"% of references that are the nearest one of some sample ({distance})",
+            f"% of references that are the nearest one of some sample ({distance}); failed ones cover none",
             "higher",
             POINTFLOW,
             _interval(covered, covered_error),
@@ -131,7 +133,7 @@ def _set_metrics(
         Estimate(
             f"mmd_{suffix}",
             least,
-            f"mean over references of the {distance} to the nearest sample",
+            f"mean over references of the {distance} to the nearest sample that did not fail",
             "lower",
             POINTFLOW,
             _interval(least, least_error, most=float("inf")),
@@ -162,7 +164,10 @@ def _copies(
     """Whether samples are new, beside shapes that surely are."""
     metrics: list[Metric] = []
     total = {"": len(usable), "_held_out": len(held)}
-    for suffix, clouds, whose in (("", made, "samples"), ("_held_out", held, "references")):
+    for suffix, clouds, whose, everyone in (
+        ("", made, "samples that did not fail", "all samples, failed or not,"),
+        ("_held_out", held, "references", "references"),
+    ):
         distances = chamfer_matrix(clouds, known, **settings)
         if suffix:
             to_known = distances
@@ -178,8 +183,8 @@ def _copies(
                 f"copies_of_training{suffix}",
                 int(copies),
                 total[suffix],
-                f"% of {whose} no farther from their nearest training shape than {COPY} times what two draws "
-                "of points of that shape are from one another (half of the points each)",
+                f"% of {everyone} no farther from their nearest training shape than {COPY} times what two "
+                "draws of points of that shape are from one another (half of the points each)",
                 "lower",
             ),
         ]
