@@ -44,10 +44,20 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 report = evaluate(args.domain, samples, args.data, out=folder, checks=checks, progress=False)
             found[name][steps] = {key: report["metrics"][key]["value"] for key in args.metrics}
-    print(json.dumps(found, indent=2))
+    print(table(found))
     if args.out:
         with atomic_write(args.out) as temporary:
             temporary.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+def table(found: dict[str, Any]) -> str:
+    """A line for each model and number of steps, a column for each metric."""
+    lines = [f"{'model':>6} {'steps':>6}" + "".join(f" {name:>16}" for name in found["metrics"])]
+    for model in ("plain", "few"):
+        for steps, values in found[model].items():
+            shown = ["-" if value is None else f"{value:.5g}" for value in values.values()]
+            lines.append(f"{model:>6} {steps:>6}" + "".join(f" {value:>16}" for value in shown))
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -154,7 +154,7 @@ def diffusion_loss(
     target = {"x": x1, "eps": x0, "v": path.velocity(x1, x0, t)}
     if config.shortcut_rate:
         inputs["step"] = shortcuts.step
-        shortcuts.put_targets(target, model, x_t, t, inputs, path, config.prediction)
+        shortcuts.put_targets(target, model, x_t, t, inputs, path, config.prediction, tokens.ties)
     prediction = model(x_t, t, **inputs)
 
     # An error of the prediction is an error of the loss's kind, scaled.

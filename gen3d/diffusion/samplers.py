@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gen3d.diffusion.objective import shift_times
 from gen3d.diffusion.paths import Path
+from gen3d.diffusion.shortcut import told_step
 from gen3d.draws import Draws
 from gen3d.errors import Gen3dError
 from gen3d.nn.transformer import Network
@@ -352,7 +353,7 @@ class ModelDenoiser:
         assert self.times is not None
         times = self.times.to(t)
         following = torch.searchsorted(times, t, right=True).clamp(max=len(times) - 1)
-        return times[following] - t
+        return told_step(times[following] - t)
 
 
 @dataclass(frozen=True)

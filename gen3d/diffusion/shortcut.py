@@ -6,7 +6,7 @@ target is the mean of what the network itself says of both halves. So a few step
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,9 +14,16 @@ from torch import Tensor
 
 from gen3d.diffusion.paths import Path
 from gen3d.draws import Draws
+from gen3d.tokens import Ties
 
 MOST_STEPS = 64
-"""Steps are learnt from 1 to 1/MOST_STEPS long; those of half that size count as infinitely small."""
+"""Steps are learnt from 1 to 1/MOST_STEPS long; shorter ones count as infinitely small."""
+
+
+def told_step(step: Tensor) -> Tensor:
+    """What a network is told of steps (B,): their size, or 0 for those too short to have been learnt."""
+    # A step of 1/MOST_STEPS between rounded times may come out a little shorter.
+    return torch.where(step * MOST_STEPS < 1 - 1e-3, torch.zeros_like(step), step)
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,8 @@ class Shortcuts:
             return cls(none.long(), torch.zeros(batch, device=device), none)
         rows = (draws.uniform("shortcut") < rate).nonzero()[:, 0]
         count = (MOST_STEPS ** draws.uniform("shortcut/count")).round()[rows]
-        which = (draws.uniform("shortcut/which")[rows] * count).floor()
+        # A uniform number may round to 1; no step begins at the data.
+        which = (draws.uniform("shortcut/which")[rows] * count).floor().minimum(count - 1)
         step = torch.zeros(batch, device=rows.device)
         step[rows] = 1 / count
         return cls(rows.to(device), step.to(device), (which / count).to(device))
@@ -61,6 +69,7 @@ class Shortcuts:
         inputs: dict[str, Any],
         path: Path,
         prediction: str,
+        ties: Ties | None = None,
     ) -> None:
         """Replace, in every kind of target, the rows of long steps by the mean of their halves.
 
@@ -72,21 +81,22 @@ class Shortcuts:
             inputs: keyword arguments of the network, of the whole batch.
             path: a linear one.
             prediction: what the network's output means.
+            ties: which tokens are one, of the whole batch; the sampler takes the mean of what is predicted
+                of them, and so do both halves.
         """
         # Of processes that share one sharded network, all must call it, whether or not they have long steps.
         rows = self.rows if len(self.rows) else self.rows.new_zeros(1)
         x, begin, step = x_t[rows], t[rows], self.step[rows]
-        told = step / 2
-        chosen = {
-            **_rows(inputs, rows),
-            "step": torch.where(told * MOST_STEPS < 1, torch.zeros_like(told), told),
-        }
+        chosen = {**_rows(inputs, rows), "step": told_step(step / 2)}
+        tied = None if ties is None else replace(ties, source=ties.source[rows])
         velocities = []
         for time in (begin, begin + step / 2):
             output = model(x, time, **chosen)
-            velocities.append(path.convert(output, prediction, "v", x, time))
+            velocity = path.convert(output, prediction, "v", x, time)
             if chosen.get("self_cond") is not None:
                 chosen["self_cond"] = path.convert(output, prediction, "x", x, time)
+            # Where x is tied, tying the velocity is tying the clean tokens.
+            velocities.append(velocity if tied is None else tied.mean(velocity))
             x = x + (step / 2)[:, None, None] * velocities[-1]
         mean = (velocities[0] + velocities[1]) / 2
         if len(self.rows):
