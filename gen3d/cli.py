@@ -128,6 +128,8 @@ class Sample:
         for flag, value in (("--n", self.n), ("--batch-size", self.batch_size), ("--steps", self.steps)):
             if value is not None and value < 1:
                 raise Gen3dError(f"{flag} is {value}; it must be at least 1")
+        if self.interpolate is not None and (self.valid_only or shard != (0, 1)):
+            raise Gen3dError("--interpolate draws --frames objects; it takes no --shard and no --valid-only")
         part = "" if shard == (0, 1) else f".{shard[0]}-of-{shard[1]}"
         domain = domains.find(self.domain)
         out = self.out or Path(f"{self.domain}s{part}{domain.extension}")
@@ -152,7 +154,7 @@ class Sample:
         settings = {**common, "progress": _progress(self.quiet), **given, **options}
         shortage: TooFewValid | None = None
         if self.interpolate is not None:
-            objects = self._between(model)
+            objects = self._between(model, self.interpolate)
             drawn = len(objects)
         elif self.valid_only:
             try:
@@ -165,11 +167,9 @@ class Sample:
             objects = model.sample(self.n, **settings)
             drawn = len(objects)
         seconds = time.perf_counter() - start
-        made = [value for value in objects if value is not None]
-        if (self.out is None or folder is not None) and made:
-            out = out.with_suffix(domain.extension_of(made[0]))
+        if (self.out is None or folder is not None) and any(value is not None for value in objects):
+            out = out.with_suffix(domain.extension_of(next(v for v in objects if v is not None)))
         files = _save(model.domain, objects, out)
-        shown_in = model.domain.draw(objects, out.with_suffix(".png"))
         counts = {"drawn": drawn, **_counts(model.domain, objects)}
         defaults = model.config.sampling
         record = {
@@ -183,12 +183,14 @@ class Sample:
             **{name: getattr(defaults, name) if value is None else value for name, value in given.items()},
             "batch_size": self.batch_size,
             "options": options,
+            **({"interpolate": list(self.interpolate), "frames": self.frames} if self.interpolate else {}),
             "counts": counts,
             "seconds": round(seconds, 3),
             "versions": versions(),
         }
         with atomic_write(_record(out, part)) as temporary:
             temporary.write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
+        shown_in = model.domain.draw(objects, out.with_suffix(".png"))
         if self.json:
             print(json.dumps(record, default=str))
         elif not self.quiet:
@@ -199,17 +201,16 @@ class Sample:
         if shortage is not None:
             raise shortage
 
-    def _between(self, model: Any) -> list[Any]:
+    def _between(self, model: Any, paths: tuple[Path, Path]) -> list[Any]:
         """What --interpolate asks for."""
         from gen3d.interpolation import interpolate
 
-        assert self.interpolate is not None
-        ends = [io.read(path) for path in self.interpolate]
-        for path, found in zip(self.interpolate, ends, strict=True):
+        ends = [io.read(path) for path in paths]
+        for path, found in zip(paths, ends, strict=True):
             if len(found) != 1:
                 raise Gen3dError(f"--interpolate: {path} holds {len(found)} objects; 1 is needed")
-        settings = {"seed": self.seed, "steps": self.steps, "sampler": self.sampler}
-        return interpolate(model, ends[0][0], ends[1][0], self.frames, **settings)  # type: ignore[arg-type]
+        settings: dict[str, Any] = {"seed": self.seed, "steps": self.steps, "sampler": self.sampler}
+        return interpolate(model, ends[0][0], ends[1][0], self.frames, **settings)
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,8 @@ def test_from_one_cloud_to_another(checkpoints: dict[str, str], tmp_path: Path) 
     out = tmp_path / "frames"
     assert sample(checkpoints["points"], "--interpolate", *files, "--frames", "4", "--out", f"{out}/") == 0
     assert len(io.read(out)) == 4
+    record = json.loads((out / "samples.json").read_text())
+    assert (record["interpolate"], record["frames"]) == (files, 4)
 
 
 def test_a_partial_scan_is_completed(checkpoints: dict[str, str], tmp_path: Path) -> None:
@@ -151,6 +153,7 @@ def test_a_partial_scan_is_completed(checkpoints: dict[str, str], tmp_path: Path
         (("--representation", "mesh"), "this checkpoint makes points, not mesh"),
         (("--complete", "nowhere.ply"), "no file nowhere.ply"),
         (("--interpolate", "a.ply", "b.ply"), "no file a.ply"),
+        (("--interpolate", "a.ply", "b.ply", "--valid-only"), "it takes no --shard and no --valid-only"),
         (("--out", "a.glb"), ".glb holds meshes, not a PointCloud"),
     ],
 )

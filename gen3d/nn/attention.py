@@ -1,5 +1,6 @@
 """Self-attention with exchangeable token mixers, and cross-attention to text."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -44,16 +45,16 @@ class Geometry:
         return torch.ones_like(self.positions[..., 0], dtype=torch.bool), self.positions
 
 
-class Mixer:
+class Mixer(ABC):
     """Moves information between tokens."""
 
     def sources(self, x: Tensor) -> Tensor:
         """What a block that reduces its keys and values maps to them: tokens (B, N, D) -> (B, M, E)."""
         return x
 
+    @abstractmethod
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, layer: int) -> Tensor:
         """Queries (B, H, N, d), keys and values (B, H, M, d) of block `layer` -> (B, H, N, d)."""
-        raise NotImplementedError
 
 
 class GlobalMixer(Mixer):

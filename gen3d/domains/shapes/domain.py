@@ -29,6 +29,9 @@ from gen3d.types import Conditions
 MAKES: dict[str, tuple[Representation, ...]] = {"points": ("points",), "voxels": ("mesh", "voxels")}
 """What a model of each kind can be asked for; the first is the default."""
 
+SHOWN = 100
+"""Shapes of a picture, at most: one of thousands would take gigabytes, and show nothing."""
+
 
 @dataclass(frozen=True)
 class ShapeConfig:
@@ -90,11 +93,11 @@ class ShapeDomain(GenerativeDomain):
         return super().network(config)
 
     def dataset(self, source: str | Path, split: str) -> ShapeDataset:
-        dataset = open_dataset(source, split)
+        dataset = self._with_own_labels(open_dataset(source, split))
         shape = self.config.shape
         tokens = shape.points if isinstance(shape, PointsConfig) else self.codec.token_count
         dataset.sizes = np.full(len(dataset), tokens, np.int64)
-        return self._with_own_labels(dataset)
+        return dataset
 
     def reference(self, source: str | Path, split: str) -> ShapeDataset | PreparedReference:
         """The shapes of one file; of a folder, all that was prepared: metrics choose the part."""
@@ -200,7 +203,7 @@ class ShapeDomain(GenerativeDomain):
     def draw(self, objects: Sequence[Any], path: Path) -> Path | None:
         from gen3d.domains.shapes.contact_sheet import contact_sheet
 
-        contact_sheet(objects, path)
+        contact_sheet(objects[:SHOWN], path)
         return path
 
     def save(self, objects: Sequence[Any], path: Path) -> list[Path]:
@@ -219,11 +222,8 @@ class ShapeDomain(GenerativeDomain):
         classes = list(self.config.classes)
         own = [classes.index(name) if name in classes else len(classes) for name in dataset.class_names]
         table = np.array([*own, len(classes)])
-        changed = ShapeDataset(
-            dataset.points, table[dataset.labels], self.config.classes, dataset.names, dataset.voxels
-        )
-        changed.sizes = dataset.sizes
-        return changed
+        labels = table[dataset.labels]
+        return ShapeDataset(dataset.points, labels, self.config.classes, dataset.names, dataset.voxels)
 
     def _representation(self, options: ShapeOptions) -> Representation:
         makes = MAKES[self.config.shape.kind]
