@@ -36,7 +36,7 @@ FLOORS = [
     {"domains"},
     {"generator", "interpolation", "locate"},
     {"train", "run_config", "stage", "evaluate", "viz", "info"},
-    {"cli", "flags", "plugins", "__main__"},
+    {"cli", "flags", "plugins", "verbs", "__main__"},
 ]
 ROOT_MODULE = "gen3d"
 

@@ -178,7 +178,7 @@ def test_ctrl_c_is_130() -> None:
         # a parent in the background may have handed down that interrupts are ignored
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def wait(self): print('ready', flush=True); time.sleep(60)\n"
-        "cli.Info.run = wait\n"
+        "cli.VERBS['info'].run = wait\n"
         "sys.exit(cli.main(['info']))"
     )
     process = subprocess.Popen(

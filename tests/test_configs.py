@@ -11,12 +11,13 @@ import yaml
 from hypothesis import given, settings
 from test_readme import gen3d_commands
 
-from gen3d.cli import Train, parse
+from gen3d.cli import parse
 from gen3d.config import from_dict, load_yaml, merge, to_dict
 from gen3d.domains.atoms.options import MoleculeOptions
 from gen3d.errors import Gen3dError
 from gen3d.generator import Generator
 from gen3d.train import RunConfig, run_config
+from gen3d.verbs import Train
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 each = pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

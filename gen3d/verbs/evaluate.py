@@ -1,0 +1,45 @@
+"""`gen3d evaluate`: measure samples."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gen3d.verbs.terminal import check_writable, show_progress
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure samples against a reference set; prints a table and writes metrics.json."""
+
+    domain: str
+    """What the samples are: molecule, crystal, shape, or a domain of another package."""
+    samples: Path
+    """File or folder of samples."""
+    reference: str
+    """Prepared data, usually what was trained on: a folder, or its name under ./data (or $GEN3D_DATA)."""
+    out: Path | None = None
+    """File to write; by default metrics.json beside the samples."""
+    limit: int | None = None
+    """Measure only the first that many samples."""
+    workers: int | None = None
+    """Processes; by default one per core."""
+    checks: dict[str, Any] = field(default_factory=dict)
+    """Slower measurements to add, such as posebusters or xtb=100."""
+    quiet: bool = False
+    """Show no progress."""
+
+    def run(self) -> None:
+        from gen3d.evaluate import evaluate
+
+        out = self.out or (self.samples if self.samples.is_dir() else self.samples.parent) / "metrics.json"
+        check_writable(out)
+        evaluate(
+            self.domain,
+            self.samples,
+            self.reference,
+            out=out,
+            checks=self.checks,
+            workers=self.workers,
+            limit=self.limit,
+            progress=show_progress(self.quiet),
+        )

@@ -1,0 +1,201 @@
+"""`gen3d sample`: draw samples, write them, and record how they were made."""
+
+import dataclasses
+import json
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tyro.conf import Suppress
+
+from gen3d import domains, io
+from gen3d.errors import Gen3dError, TooFewValid
+from gen3d.verbs.terminal import check_writable, show_progress
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Draw new samples from a checkpoint and write them to a file, with samples.json beside it.
+
+    A domain adds flags of its own: gen3d sample --domain molecule --help lists them.
+    """
+
+    domain: str
+    """What to generate: molecule, crystal, shape, or a domain of another package."""
+    n: int = 16
+    """How many samples."""
+    out: Path | None = None
+    """File to write, whose extension picks the format, or a folder to write into. By default a file named
+    after the domain."""
+    checkpoint: str | None = None
+    """Folder or hub id of a checkpoint; by default the one that comes with gen3d."""
+    seed: int = 0
+    """Sample i depends on the seed and i alone."""
+    steps: int | None = None
+    """Sampler steps; by default what the checkpoint recommends, like the next two."""
+    guidance: float | None = None
+    """Strength of classifier-free guidance towards what is asked for, such as a property; 1 is none."""
+    sampler: str | None = None
+    """Name of the sampler."""
+    shard: str = "0/1"
+    """I/K draws the I-th of K equal parts; all parts together equal one run without shards (with
+    --valid-only, every part searches its own samples)."""
+    batch_size: int = 256
+    """Samples computed at once; less needs less memory."""
+    interpolate: tuple[Path, Path] | None = None
+    """Two files of one object each: instead of N samples, draw --frames objects from one to the other."""
+    frames: int = 12
+    """How many objects --interpolate draws, its two ends included."""
+    valid_only: bool = False
+    """Draw until N samples pass the domain's quick check (molecules: bonds are found; crystals: no atoms
+    overlap; shapes: there is something), and say how many were drawn."""
+    quiet: bool = False
+    """Show no progress and no summary."""
+    json: bool = False
+    """Print the summary as JSON."""
+    options: Suppress[Any] = None
+
+    def run(self) -> None:
+        shard = _shard(self.shard)
+        for flag, value in (("--n", self.n), ("--batch-size", self.batch_size), ("--steps", self.steps)):
+            if value is not None and value < 1:
+                raise Gen3dError(f"{flag} is {value}; it must be at least 1")
+        if self.interpolate is not None and (self.valid_only or shard != (0, 1)):
+            raise Gen3dError("--interpolate draws --frames objects; it takes no --shard and no --valid-only")
+        if self.interpolate is not None and self.options != type(self.options)():
+            raise Gen3dError(
+                f"--interpolate takes two files and --frames; no flag of {self.domain} has a say"
+            )
+        part = "" if shard == (0, 1) else f".{shard[0]}-of-{shard[1]}"
+        domain = domains.find(self.domain)
+        out = self.out or Path(f"{self.domain}s{part}{domain.extension}")
+        folder = out if out.is_dir() or not (out.suffix or io.known(out)) else None
+        if folder is not None:
+            out = folder / f"{self.domain}{part}{domain.extension}"
+        elif out.suffix != domain.extension:
+            io.format_of(out, "write")
+        check_writable(out)
+
+        from gen3d.files import atomic_write
+        from gen3d.generator import Generator
+        from gen3d.info import versions
+
+        shipped = domain.default_checkpoint(self.options) if self.options is not None else self.domain
+        checkpoint = shipped if self.checkpoint is None else self.checkpoint
+        model = Generator.from_pretrained(checkpoint, domain=self.domain)
+        given = {name: getattr(self, name) for name in ("steps", "guidance", "sampler")}
+        options = {f.name: getattr(self.options, f.name) for f in dataclasses.fields(self.options)}
+        start = time.perf_counter()
+        common = {"seed": self.seed, "shard": shard, "batch_size": self.batch_size}
+        settings = {**common, "progress": show_progress(self.quiet), **given, **options}
+        shortage: TooFewValid | None = None
+        if self.interpolate is not None:
+            objects = self._between(model, self.interpolate)
+            drawn = len(objects)
+        elif self.valid_only:
+            try:
+                objects, drawn = model.sample_valid(self.n, **settings)
+            except TooFewValid as error:
+                if not error.found:
+                    raise
+                objects, drawn, shortage = error.found, error.drawn, error
+        else:
+            objects = model.sample(self.n, **settings)
+            drawn = len(objects)
+        seconds = time.perf_counter() - start
+        if (self.out is None or folder is not None) and any(value is not None for value in objects):
+            out = out.with_suffix(domain.extension_of(next(v for v in objects if v is not None)))
+        files = _save(model.domain, objects, out)
+        counts = {"drawn": drawn, **_counts(model.domain, objects)}
+        defaults = model.config.sampling
+        record = {
+            "domain": self.domain,
+            "checkpoint": checkpoint,
+            "file": out.name,
+            **({"files": [file.name for file in files]} if len(files) > 1 else {}),
+            "n": self.n,
+            "seed": self.seed,
+            "shard": self.shard,
+            **{name: getattr(defaults, name) if value is None else value for name, value in given.items()},
+            "batch_size": self.batch_size,
+            "options": options,
+            **({"interpolate": list(self.interpolate), "frames": self.frames} if self.interpolate else {}),
+            "counts": counts,
+            "seconds": round(seconds, 3),
+            "versions": versions(),
+        }
+        with atomic_write(_record(out, part)) as temporary:
+            temporary.write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
+        shown_in = model.domain.draw(objects, out.with_suffix(".png"))
+        if self.json:
+            print(json.dumps(record, default=str))
+        elif not self.quiet:
+            shown = ", ".join(f"{count} {name}" for name, count in counts.items())
+            print(f"{self.domain}: {len(objects)} samples in {seconds:.1f} s ({shown}) -> {_span(files)}")
+            if shown_in is not None:
+                print(f"picture: {shown_in}")
+        if shortage is not None:
+            raise shortage
+
+    def _between(self, model: Any, paths: tuple[Path, Path]) -> list[Any]:
+        """What --interpolate asks for."""
+        from gen3d.interpolation import interpolate
+
+        ends = [io.read(path) for path in paths]
+        for path, found in zip(paths, ends, strict=True):
+            if len(found) != 1:
+                raise Gen3dError(f"--interpolate: {path} holds {len(found)} objects; 1 is needed")
+        settings: dict[str, Any] = {"seed": self.seed, "steps": self.steps, "sampler": self.sampler}
+        return interpolate(model, ends[0][0], ends[1][0], self.frames, **settings)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    index, count = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not index < count:
+        raise Gen3dError(f"--shard is {text!r}; expected I/K with 0 <= I < K, such as 0/4")
+    return index, count
+
+
+def _save(domain: Any, objects: Sequence[Any], out: Path) -> list[Path]:
+    """Write the samples; returns the files.
+
+    A format that cannot hold them must not lose them, so the domain's own then does.
+    """
+    made = [value for value in objects if value is not None]
+    if not made:
+        raise Gen3dError(f"none of {len(objects)} samples became an object; nothing was written")
+    try:
+        return domain.save(made, out)
+    except Gen3dError as error:
+        if out.suffix == domain.extension:
+            raise
+        rescue = out.with_name(out.name + domain.extension)
+        domain.save(made, rescue)
+        raise Gen3dError(f"{error}; the samples are in {rescue}") from error
+
+
+def _span(files: Sequence[Path]) -> str:
+    return f"{files[0]}" if len(files) == 1 else f"{files[0]} to {files[-1].name}"
+
+
+def _record(out: Path, part: str) -> Path:
+    """Where the record of a file goes: samples.json, or one of its own where that tells of another file."""
+    own, record = out.with_name(f"samples.{out.name}.json"), out.with_name(f"samples{part}.json")
+    if own.exists():
+        return own
+    try:
+        other = json.loads(record.read_text(encoding="utf-8"))["file"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return record
+    taken = other != out.name and out.with_name(str(other)).exists()
+    return own if taken else record
+
+
+def _counts(domain: Any, objects: Sequence[Any]) -> dict[str, int]:
+    """How many samples became objects, and how many of them pass the domain's quick check."""
+    made = [value for value in objects if value is not None]
+    return {"made": len(made), "valid": sum(domain.valid(value) for value in made)}

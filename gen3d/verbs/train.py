@@ -1,0 +1,105 @@
+"""`gen3d train`: the configuration of a run from flags and files, and the run."""
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import Suppress, arg
+
+from gen3d import domains
+from gen3d.errors import Gen3dError
+from gen3d.verbs.terminal import show_progress
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a model, or fine-tune one; the same command again resumes where it stopped.
+
+    Any key of the configuration can be set by its dotted name, such as --train.steps 1000.
+    """
+
+    data: Path
+    """Folder of prepared data, or a file or folder of structures or shapes, which is prepared first."""
+    out: Path
+    """Folder of the run."""
+    domain: str | None = None
+    """What to train: molecule, crystal, shape, or a domain of another package; by default what --config
+    says."""
+    config: Path | None = None
+    """YAML file with the configuration."""
+    init_from: Annotated[str | None, arg(name="from")] = None
+    """Checkpoint to start from (fine-tuning): a domain's name, a folder or a hub id."""
+    size: str | None = None
+    """Size of the transformer: xs, s, b, l or xl."""
+    max_minutes: float | None = None
+    """Stop, with everything saved, after that many minutes."""
+    resume: bool = True
+    """Start over even when --out holds a run."""
+    quiet: bool = False
+    """Show no progress bar."""
+    overrides: Suppress[Any] = field(default_factory=dict)
+
+    def run(self) -> None:
+        from gen3d.train import train
+
+        config = self.run_config()
+        data = _prepared(self.data, self.out, config.domain, progress=show_progress(self.quiet))
+        checkpoint = train(
+            config,
+            data,
+            self.out,
+            init_from=self.init_from,
+            max_minutes=self.max_minutes,
+            resume=self.resume,
+            progress=not self.quiet,
+        )
+        if not self.quiet:
+            print(f"checkpoint: {checkpoint}")
+
+    def run_config(self) -> Any:
+        """The `RunConfig` of --from, --config, --domain, --size and dotted names, the later ones winning."""
+        from gen3d.checkpoint import read_config
+        from gen3d.config import load_yaml, merge
+        from gen3d.generator import make_domain
+        from gen3d.locate import locate
+        from gen3d.run_config import mapping, run_config
+
+        values: dict[str, Any] = {}
+        if self.init_from is not None:
+            start = read_config(locate(self.init_from))
+            values = {name: start[name] for name in ("model", "domain_config", "diffusion", "sampling")}
+        if self.config is not None:
+            values = merge(values, load_yaml(self.config))
+        if self.domain is not None:
+            values = merge(values, {"domain": self.domain})
+        if self.size is not None:
+            # The size wins over what a YAML file or a checkpoint says of it.
+            given = mapping(values, "model")
+            model = {k: v for k, v in given.items() if k not in ("width", "depth", "heads")}
+            values = {**values, "model": {**model, "size": self.size}}
+        values = merge(values, self.overrides)
+        if "domain" not in values:
+            raise Gen3dError(f"--domain is missing; allowed: {', '.join(domains.names())}")
+        config = run_config(values)
+        learnt = any(True for _ in make_domain(config.domain, config.domain_config).codec.parameters())
+        if learnt and self.init_from is None and not config.train.codec_steps:
+            raise Gen3dError(
+                "train.codec_steps is 0, so the codec would stay untrained: give --config (see configs/), "
+                "--from, or --train.codec_steps above 0"
+            )
+        return config
+
+
+def _prepared(data: Path, out: Path, domain: str, *, progress: bool) -> Path:
+    """`data` itself where it is prepared; of structures, what becomes of them in the run folder."""
+    arrays = data.suffix == ".npz" or any(data.glob("*.npz")) or any(data.parent.glob(f"{data.name}_*.npz"))
+    if arrays or not data.exists():
+        return data
+    target = out / "data"
+    report = target / "dataset.json"
+    fresh = report.is_file() and report.stat().st_mtime > data.stat().st_mtime
+    if not fresh or json.loads(report.read_text(encoding="utf-8"))["source"] != str(data):
+        print(domains.find(domain).prepare(str(data), target, progress=progress), file=sys.stderr)
+    return target
