@@ -66,9 +66,7 @@ class Sample:
         if self.interpolate is not None and (self.valid_only or shard != (0, 1)):
             raise Gen3dError("--interpolate draws --frames objects; it takes no --shard and no --valid-only")
         if self.interpolate is not None and self.options != type(self.options)():
-            raise Gen3dError(
-                f"--interpolate takes two files and --frames; no flag of {self.domain} has a say"
-            )
+            raise Gen3dError(f"--interpolate takes two files and --frames; no flag of {self.domain} counts")
         part = "" if shard == (0, 1) else f".{shard[0]}-of-{shard[1]}"
         domain = domains.find(self.domain)
         out = self.out or Path(f"{self.domain}s{part}{domain.extension}")
