@@ -1,0 +1,1 @@
+"""Captures: posed images, read, written, made from moving meshes, and checked."""
