@@ -45,17 +45,17 @@ def prepare_scene(
 ) -> dict[str, Any]:
     """Film a sequence of meshes into a D-NeRF-style folder, before a transparent background.
 
-    Training pictures are taken at even times from 0 to 1, each by one camera; those for validation and testing
-    at times in between, one in each of as many even stretches. Cameras are 4 from the middle of the box [-1, 1]^3
-    that the mesh is put into. The same arguments make the same files.
+    Training pictures are taken at even times from 0 to 1, each by one camera; those for validation and
+    testing at times in between, one in each of as many even stretches. Cameras are 4 from the middle of the
+    box [-1, 1]^3 that the mesh is put into. The same arguments make the same files.
 
     Args:
         source: what `gen3d.captures.meshes.read_meshes` reads. One mesh makes a still scene, without times.
         out: the folder; a `scene.json` there tells how it was made.
         width, height: of the pictures, in pixels.
         train, test, valid: numbers of pictures; `train` at least 2.
-        cameras: "random", evenly over the hemisphere up to 60 degrees above the horizon; or "orbit", one turn at
-            20 degrees while time goes from 0 to 1, with the pictures held out from the same turn.
+        cameras: "random", evenly over the hemisphere up to 60 degrees above the horizon; or "orbit", one turn
+            at 20 degrees while time goes from 0 to 1, with the pictures held out from the same turn.
         seed: of the cameras and of the times in between.
         up: the axis that points up in the source; None for the usual one of its format.
         overwrite: write into a folder that is not empty.
@@ -87,7 +87,9 @@ def prepare_scene(
         "moves": len(meshes) > 1,
         "width": width,
         "height": height,
-        **counts,
+        "train": train,
+        "valid": valid,
+        "test": test,
         "cameras": cameras,
         "radius": RADIUS,
         "field_of_view": angle,
@@ -162,10 +164,10 @@ def _mesh(meshes: MeshSequence, camera: Cameras) -> Any:
     return meshes.at(float(camera.times[0]))
 
 
-def _film(meshes: MeshSequence, shots: dict[Split, Cameras], progress: bool) -> dict[str, Views]:
+def _film(meshes: MeshSequence, shots: dict[Split, Cameras], progress: bool) -> dict[Split, Views]:
     from tqdm import tqdm
 
-    views = {}
+    views: dict[Split, Views] = {}
     total = sum(len(own) for own in shots.values())
     with tqdm(total=total, unit="picture", desc="render", disable=not progress, leave=False) as bar:
         for split, own in shots.items():

@@ -1,7 +1,7 @@
 """Meshes that move: sequences of frames with colours, upright and of one size.
 
-A sequence is turned so that +z is up, and one shift and one scale for all its frames put the box around all of
-them at the middle of [-1, 1]^3 with its longest half-extent 1.
+A sequence is turned so that +z is up, and one shift and one scale for all its frames put the box around all
+of them at the middle of [-1, 1]^3 with its longest half-extent 1.
 """
 
 import re

@@ -4,8 +4,8 @@ Light: a point of colour c with unit normal n, turned to the side that the camer
 
     c * (ambient * (1 + n_z) / 2 + direct * max(0, n . l) + base),    base = 1 - ambient - direct,
 
-a sky that is brighter above than below, and one lamp in direction l that stands still in the world. Nothing is
-brighter than c itself; nothing throws a shadow, so that a point's colour changes with its normal alone.
+a sky that is brighter above than below, and one lamp in direction l that stands still in the world. Nothing
+is brighter than c itself; nothing throws a shadow, so that a point's colour changes with its normal alone.
 """
 
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ def render_mesh(
     colours: np.ndarray,
     cameras: Cameras,
     *,
-    light: Light | None = Light(),  # noqa: B008 (frozen)
+    light: Light | None = Light(),
     samples: int = 3,
 ) -> np.ndarray:
     """Pictures (V, H, W, 4) uint8 of a mesh before nothing: straight alpha, 0 where nothing is.

@@ -1,9 +1,9 @@
 """Writing captures as folders that D-NeRF's code and nerfstudio read unchanged.
 
-`transforms_train.json`, `transforms_val.json` and `transforms_test.json`, each with `camera_angle_x` and for every
-frame `file_path` (without ".png"), `time` where the scene moves, and the 4 x 4 `transform_matrix`; the pictures
-lie in `train`, `val` and `test`. nerfstudio's `dnerf-data` and `blender-data` parsers know no more than this: one
-focal length, and an optical axis through the middle of the picture.
+`transforms_train.json`, `transforms_val.json` and `transforms_test.json`, each with `camera_angle_x` and for
+every frame `file_path` (without ".png"), `time` where the scene moves, and the 4 x 4 `transform_matrix`; the
+pictures lie in `train`, `val` and `test`. nerfstudio's `dnerf-data` and `blender-data` parsers know no more
+than this: one focal length, and an optical axis through the middle of the picture.
 """
 
 import json
@@ -25,7 +25,7 @@ ON_DISK: dict[str, str] = {"train": "train", "valid": "val", "test": "test"}
 """Our names of the splits, and those in files."""
 
 
-def write_views(folder: str | Path, splits: Mapping[str, Views]) -> None:
+def write_views(folder: str | Path, splits: Mapping[Split, Views]) -> None:
     """Write a capture; each file appears whole, and a split's list of frames after its pictures.
 
     Args:
@@ -69,8 +69,8 @@ def _check(split: str, views: Views) -> None:
     middle = focal.new_tensor([cameras.width / 2, cameras.height / 2])
     if float((centre - middle).abs().max()) > 1e-3:
         raise Gen3dError(
-            f"{split}: an optical axis meets its image at {centre[0].tolist()}; a D-NeRF folder has it in the "
-            f"middle, {middle.tolist()}"
+            f"{split}: an optical axis meets its image at {centre[0].tolist()}; a D-NeRF folder has it "
+            f"in the middle, {middle.tolist()}"
         )
 
 
