@@ -185,7 +185,8 @@ def read_transforms(path: str | Path, split: Split = "train") -> Views:
 
     Raises:
         Gen3dError: a file is missing or damaged, a pose is not rigid, a number is out of its range, some
-            frames have times and others none, or there is one frame only to train on; file and value are named.
+            frames have times and others none, or one frame only is there to train on; file and value are
+            named.
     """
     file, shared = _file(Path(path), split)
     frames = read_frames(file)
