@@ -77,9 +77,9 @@ def _direction(standing: Standing) -> list[str]:
     said = f"{away} of {len(standing)} cameras look away from the point nearest to all optical axes"
     if standing.up[:, 2].mean() < 0:
         return [
-            f"{said}, and would look at it upright if y and z were flipped: the poses seem to be OpenCV's (x "
-            "right, y down, z forward), and OpenGL's are needed (x right, y up, z back): negate the second and "
-            "third column"
+            f"{said}, and would look at it upright if y and z were flipped: the poses seem to be OpenCV's "
+            "(x right, y down, z forward), and OpenGL's are needed (x right, y up, z back): negate the "
+            "second and third column"
         ]
     return [f"{said}: they look outwards from amid them, or the third column of the poses is negated"]
 
@@ -117,7 +117,7 @@ def _scale(standing: Standing) -> list[str]:
         )
     if seen > 2 * BOX or seen < BOX / 10:
         found.append(
-            f"at the point that the cameras look at, {depth:.3g} away, pictures show {2 * seen:.3g} from edge "
-            f"to edge; the box is {2 * BOX:g} wide: scale the positions by about {BOX / seen:.2g}"
+            f"at the point that the cameras look at, {depth:.3g} away, pictures show {2 * seen:.3g} from "
+            f"edge to edge; the box is {2 * BOX:g} wide: scale the positions by about {BOX / seen:.2g}"
         )
     return found
