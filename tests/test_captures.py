@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gen3d.captures import Views, read_views
+from gen3d.captures.check import check_capture
 from gen3d.captures.images import read_image, write_png
 from gen3d.captures.sources import dnerf_scene, unpack
 from gen3d.captures.write import write_views
@@ -247,6 +248,7 @@ def no_time(content: dict[str, Any]) -> None:
 
 MIRROR = np.diag([1.0, 1.0, -1.0, 1.0]).tolist()
 LARGE = np.diag([2.0, 2.0, 2.0, 1.0]).tolist()
+FAR = [[1, 0, 0, 1e300], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
 NOT_FINITE = [[math.nan, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
 
 
@@ -262,6 +264,7 @@ NOT_FINITE = [[math.nan, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
         (first(transform_matrix=NOT_FINITE), "nan in row 0, column 0"),
         (first(transform_matrix=[[1]]), "4 rows of 4"),
         (first(transform_matrix="x"), "4 rows of 4"),
+        (first(transform_matrix=FAR), "within 1e.06 of 0"),
         (first(file_path="./train/absent"), "absent is missing"),
         (first(file_path=7), "file_path 7"),
         (one_only, "one frame only"),
@@ -341,7 +344,7 @@ def test_damaged_files_are_read_or_refused(
         max_leaves=8,
     ),
     st.sampled_from(
-        ["file_path", "time", "transform_matrix", "camera_angle_x", "fl_x", "w", "k1", "cx", "frames"]
+        ["file_path", "time", "transform_matrix", "camera_angle_x", "fl_x", "w", "k1", "cx", "frames", "far"]
     ),
 )
 @pytest.mark.filterwarnings("ignore:.*lens distortion")
@@ -350,10 +353,13 @@ def test_any_value_in_the_place_of_another_is_read_or_refused(tmp_path: Path, va
 
     def change(content: dict[str, Any]) -> None:
         content[key] = value
-        if key != "frames":
+        if key == "far":
+            content["frames"][1]["transform_matrix"][0][3] = value
+        elif key != "frames":
             content["frames"][1][key] = value
 
     changed(tmp_path, change)
+    check_capture(tmp_path, tmp_path / "picture.png")  # whatever is wrong is among its findings
     try:
         read_views(tmp_path)
     except Gen3dError as error:

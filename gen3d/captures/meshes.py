@@ -119,8 +119,10 @@ def _normalised(frames: list[Mesh], name: str, up: Up) -> MeshSequence:
     low = np.min([vertices.min(0) for vertices in turned], 0)
     high = np.max([vertices.max(0) for vertices in turned], 0)
     half = float((high - low).max() / 2)
-    if not half > 0:
-        raise Gen3dError(f"{name}: all vertices are at one point")
+    if not 0 < half < 1e30:
+        raise Gen3dError(
+            f"{name}: half of its longest side is {half:g}; all vertices are at one point, or far off"
+        )
     moved = [(vertices - (low + high) / 2) / half for vertices in turned]
     meshes = [Mesh(v, frame.faces, frame.colours) for v, frame in zip(moved, frames, strict=True)]
     return MeshSequence(tuple(meshes), name)

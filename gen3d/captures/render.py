@@ -18,7 +18,7 @@ from gen3d.errors import Gen3dError, require
 from gen3d.fields.cameras import Cameras
 
 CHUNK = 1 << 18
-"""Rays at a time: bounds the memory, some 100 bytes a ray."""
+"""Rays at a time: bounds the memory, about a kilobyte a ray that meets something."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ from gen3d.fields.cameras import RIGID, Cameras
 
 EVERY = 8
 """Of a capture without splits every eighth picture is for testing, as LLFF's and nerfstudio's users do."""
+FARTHEST = 1e6
+"""From 0, of a camera: beyond it the numbers that we compute with know no details."""
 DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
 PINHOLES = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
 """Names of cameras that are pinholes but for their distortion."""
@@ -173,6 +175,8 @@ def pose_fault(pose: np.ndarray) -> str:
         return f"is not rigid: its rotation is {off:.2g} from orthonormal"
     if np.linalg.det(rotation) <= 0:
         return "is not rigid: its rotation is a mirror image"
+    if not (np.abs(pose[:, 3]) < FARTHEST).all():
+        return f"is at {pose[:, 3].tolist()}; positions must be within {FARTHEST:g} of 0"
     return ""
 
 
@@ -202,14 +206,13 @@ def read_transforms(path: str | Path, split: Split = "train") -> Views:
     images, has_alpha = read_images(paths)
     height, width = images.shape[1:3]
     lenses = torch.tensor([frame.lens(width, height) for frame in frames])
-    cameras = Cameras(
-        torch.from_numpy(poses).float(),
-        lenses[:, :2],
-        lenses[:, 2:],
-        width,
-        height,
-        None if times[0] is None else torch.tensor(times, dtype=torch.float32),
-    )
+    moments = None if times[0] is None else torch.tensor(times, dtype=torch.float32)
+    try:
+        cameras = Cameras(
+            torch.from_numpy(poses).float(), lenses[:, :2], lenses[:, 2:], width, height, moments
+        )
+    except Gen3dError as error:
+        raise Gen3dError(f"{file}: {error}") from None
     return Views(images, cameras, tuple(_name(path, file.parent) for path in paths), has_alpha)
 
 
