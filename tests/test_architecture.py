@@ -32,7 +32,7 @@ FLOORS = [
         "version",
         "weights",
     },
-    {"nn", "diffusion", "fields", "optim", "sharding"},
+    {"nn", "diffusion", "fields", "captures", "optim", "sharding"},
     {"domains"},
     {"generator", "interpolation", "locate"},
     {"train", "run_config", "stage", "evaluate", "viz", "info"},
