@@ -184,7 +184,7 @@ def begin(values: dict[str, Any], data: str, folder: Path) -> tuple[Path, int]:
         for name, tensor in codec.items():
             own[name].copy_(tensor)
         dataset = generator.domain.dataset(data, "train")
-        index = torch.arange(2048)
+        index = torch.arange(min(2048, len(dataset)))
         batch = generator.domain.collate([dataset[i] for i in index.tolist()], Draws(0, index))
         generator.fit_latents([batch])
     generator.save_pretrained(folder)

@@ -431,3 +431,7 @@ def test_train_then_sample_then_fine_tune(rings: Rings, tmp_path: Path) -> None:
         Generator.from_pretrained("tuned/checkpoint").config.model
         == Generator.from_pretrained("run/checkpoint").config.model
     )
+    # What follows from the objective follows from the new one.
+    tuned[tuned.index("tuned")] = "few"
+    assert cli.main([*tuned, "--diffusion.shortcut_rate", "0.25"]) == 0
+    assert Generator.from_pretrained("few/checkpoint").config.model.step_input

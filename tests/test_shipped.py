@@ -28,7 +28,7 @@ def test_size_and_card(folder: Path) -> None:
     domain = facts["domain"]
     assert folder.name.split("-")[0] == domain
     assert facts["megabytes"] <= 25
-    needed = {"shape": {"1nna_cd", "cov_cd"}}.get(domain, {"validity", "novelty"})
+    needed = {"shape": {"1nna_cd", "cov_cd", "copies_1nna_cd"}}.get(domain, {"validity", "novelty"})
     assert needed <= set(facts["metrics"])
     card = (folder / "README.md").read_text()
     for word in ("Data", "Command", "Hardware", "Minutes", "Limits", "licen"):

@@ -62,14 +62,18 @@ class Train:
         """The `RunConfig` of --from, --config, --domain, --size and dotted names, the later ones winning."""
         from gen3d.checkpoint import read_config
         from gen3d.config import load_yaml, merge
-        from gen3d.generator import make_domain
+        from gen3d.diffusion.objective import DiffusionConfig
+        from gen3d.generator import fitted_model, make_domain
         from gen3d.locate import locate
         from gen3d.run_config import mapping, run_config
 
         values: dict[str, Any] = {}
         if self.init_from is not None:
             start = read_config(locate(self.init_from))
-            values = {name: start[name] for name in ("model", "domain_config", "diffusion", "sampling")}
+            values = {name: start[name] for name in ("domain_config", "diffusion", "sampling")}
+            # What follows from the domain and the objective is found anew: either may change.
+            follows = fitted_model(make_domain(start["domain"], start["domain_config"]), DiffusionConfig())
+            values["model"] = {name: v for name, v in start["model"].items() if name not in follows}
         if self.config is not None:
             values = merge(values, load_yaml(self.config))
         if self.domain is not None:
