@@ -33,8 +33,9 @@ class Draws:
 
     def uniform(self, stream: str, *shape: int) -> Tensor:
         """Uniform float32 numbers in (0, 1), (B, *shape). Different streams are independent."""
-        # 24 random bits fill a float32 mantissa; the half keeps both ends out.
-        return ((self._bits(stream, shape) & 0xFFFFFF).to(torch.float32) + 0.5) / (1 << 24)
+        # 24 random bits fill a float32 mantissa; the half keeps 0 out, and the last number would round to 1.
+        drawn = ((self._bits(stream, shape) & 0xFFFFFF).to(torch.float32) + 0.5) / (1 << 24)
+        return drawn.clamp_(max=1 - 2.0**-24)
 
     def normal(self, stream: str, *shape: int) -> Tensor:
         """Standard normal float32 numbers, (B, *shape), by the Box-Muller transform."""

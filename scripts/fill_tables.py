@@ -59,6 +59,16 @@ def ablations(name: str) -> str:
     return rows(*lines)
 
 
+def few_steps(name: str) -> str:
+    """Quality by the number of steps, without and with having learnt long ones."""
+    found = report(name)
+    lines = [("steps", *(f"{key}, {of}" for key in found["metrics"] for of in ("shipped", "shortcut")))]
+    for steps in found["plain"]:
+        values = [found[of][steps][key] for key in found["metrics"] for of in ("plain", "few")]
+        lines.append((steps, *(f"{value:.3g}" for value in values)))
+    return rows(*lines)
+
+
 def joint() -> str:
     """One model of both beside one of each."""
     found = report("joint")
@@ -127,6 +137,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "shape_quality_defined": lambda: quality("shape_quality", definitions=True),
     "shape_voxels_quality": lambda: quality("shape_voxels_quality", definitions=False),
     "shape_voxels_quality_defined": lambda: quality("shape_voxels_quality", definitions=True),
+    "shape_chairs": lambda: quality("shape_chairs", definitions=False),
+    "shape_test": lambda: quality("shape_test", definitions=False),
+    "shape_ablations": lambda: ablations("shape_ablations"),
+    "shape_few_steps": lambda: few_steps("shape_few_steps"),
     "joint": joint,
 }
 

@@ -62,6 +62,12 @@ def test_uniform_excludes_both_ends():
     assert u.max() < 1
 
 
+@pytest.mark.parametrize("bits", [0, 0xFFFFFF])
+def test_uniform_excludes_both_ends_at_the_last_bit(monkeypatch, bits):
+    monkeypatch.setattr(Draws, "_bits", lambda self, stream, shape: torch.full((1,), bits))
+    assert 0 < Draws(0, torch.arange(1)).uniform("u").item() < 1
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     st.integers(0, 2**62),
