@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from gen3d.version import __version__
 
 if TYPE_CHECKING:
-    from gen3d.generator import Generator, load
+    from gen3d.generator import Generator
+    from gen3d.loading import load
 
 __all__ = ["Generator", "__version__", "load"]
 
-_HOME = {"Generator": "gen3d.generator", "load": "gen3d.generator"}
+_HOME = {"Generator": "gen3d.generator", "load": "gen3d.loading"}
 
 
 def __getattr__(name: str) -> Any:

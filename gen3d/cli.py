@@ -16,7 +16,7 @@ from typing import Any, TextIO
 from gen3d import __version__, domains
 from gen3d.errors import Gen3dError
 from gen3d.flags import dotted_overrides, flag_names, flag_value, parse_flags
-from gen3d.verbs import VERBS, Sample, Train
+from gen3d.verbs import VERBS, Prepare, Sample, Train
 
 USER_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
@@ -64,7 +64,9 @@ def parse(argv: Sequence[str]) -> Any:
     domain = flag_value(rest, "--domain")
     if domain is not None and domain not in domains.names():
         raise Gen3dError(f"unknown domain {domain!r}; allowed: {', '.join(domains.names())}")
-    options = domains.find_options(domain) if kind is Sample and domain else None
+    options = None
+    if domain is not None and kind in (Sample, Prepare):
+        options = domains.find_options(domain) if kind is Sample else domains.find_prepare_options(domain)
     command, unknown = parse_flags(verb, kind, rest, options, f"{domain}")
     if kind is Train:
         overrides, unknown = dotted_overrides(unknown)

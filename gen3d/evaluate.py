@@ -14,7 +14,7 @@ from typing import Any
 
 from gen3d import domains, io
 from gen3d.config import convert
-from gen3d.domains.base import Domain, GenerativeDomain, Metric
+from gen3d.domains.base import Domain, GenerativeDomain, Metric, SceneDomain
 from gen3d.errors import Gen3dError
 from gen3d.files import atomic_write
 from gen3d.version import __version__
@@ -70,11 +70,12 @@ def evaluate(
     cls = domains.find(domain_name)
     domain = cls(cls.Config())  # type: ignore[call-arg]
     options = dict(checks or {})
+    split = str(options.pop("split", "test")) if issubclass(cls, SceneDomain) else ""
     _check_options(domain, options)
     objects = _first(_read_samples(domain, samples), limit)
     if not len(objects):
         raise Gen3dError("there are no samples to evaluate")
-    compared = _read_reference(domain, reference)
+    compared = _read_reference(domain, reference, split)
     metrics = domain.metrics(objects, compared, workers=workers, progress=progress, **options)
     report = {
         "domain": domain_name,
@@ -138,6 +139,8 @@ def _read_samples(domain: Domain, samples: str | Path | Sequence[Any]) -> Sequen
     if not isinstance(samples, (str, Path)):
         return list(samples)
     path = Path(samples)
+    if isinstance(domain, SceneDomain):
+        return [domain.load(path)]
     # Prepared data are read by their domain: evaluated like samples, they give the best value one can expect.
     if path.suffix == ".npz" and isinstance(domain, GenerativeDomain):
         return list(domain.reference(path, "test"))
@@ -170,7 +173,9 @@ def _first(objects: Sequence[Any], limit: int | None) -> Sequence[Any]:
     return [*kept, *[None] * (limit - len(kept))]
 
 
-def _read_reference(domain: Domain, reference: Any) -> Any:
+def _read_reference(domain: Domain, reference: Any, split: str) -> Any:
+    if isinstance(reference, (str, Path)) and isinstance(domain, SceneDomain):
+        return domain.reference(Path(reference), split)
     if not isinstance(reference, (str, Path)) or not isinstance(domain, GenerativeDomain):
         return reference
     path = Path(reference)

@@ -421,11 +421,6 @@ class Generator(nn.Module):
         return Autoguidance(denoise, weak, settings.autoguidance, settings.autoguidance_interval)
 
 
-def load(source: str | Path, device: str | torch.device | None = None) -> Generator:
-    """Load a generator, ready to sample: see `Generator.from_pretrained`."""
-    return Generator.from_pretrained(source, device)
-
-
 def make_domain(name: str, values: dict[str, Any]) -> GenerativeDomain:
     """The generative domain called `name`, built from plain configuration values.
 

@@ -19,6 +19,7 @@ RESUMABLE = {
     "train.log_every",
     "train.valid_every",
     "train.valid_samples",
+    "fit.steps",
 }
 """Keys, beside those of `sampling`, that may change between a run's parts."""
 

@@ -75,7 +75,7 @@ def train(
     if max_minutes is not None and not 0 < max_minutes < math.inf:
         raise Gen3dError(f"max_minutes is {max_minutes}; it must be above 0")
     deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
-    with _stop_signal() as stopped:
+    with stop_signal() as stopped:
         trainer = _Trainer(config, data, Path(out), init_from, resume)
         return trainer.run(lambda: stopped.is_set() or time.monotonic() >= deadline, progress)
 
@@ -389,7 +389,7 @@ def _step_of(line: str) -> float:
 
 
 @contextmanager
-def _stop_signal() -> Iterator[threading.Event]:
+def stop_signal() -> Iterator[threading.Event]:
     """An event that the first SIGINT or SIGTERM sets; the second one acts as it always did."""
     stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():

@@ -25,6 +25,7 @@ FLOORS = [
         "metrics",
         "moments",
         "parallel",
+        "media",
         "tokens",
         "checkpoint",
         "io",
@@ -32,10 +33,10 @@ FLOORS = [
         "version",
         "weights",
     },
-    {"nn", "diffusion", "fields", "captures", "optim", "sharding"},
+    {"nn", "diffusion", "fields", "captures", "scenes", "optim", "sharding"},
     {"domains"},
-    {"generator", "interpolation", "locate"},
-    {"train", "run_config", "stage", "evaluate", "viz", "info"},
+    {"generator", "loading", "interpolation", "locate"},
+    {"train", "optimise", "run_config", "stage", "evaluate", "viz", "info"},
     {"cli", "flags", "plugins", "verbs", "__main__"},
 ]
 ROOT_MODULE = "gen3d"

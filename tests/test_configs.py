@@ -13,7 +13,9 @@ from test_readme import gen3d_commands
 
 from gen3d.cli import parse
 from gen3d.config import from_dict, load_yaml, merge, to_dict
+from gen3d.domains import find
 from gen3d.domains.atoms.options import MoleculeOptions
+from gen3d.domains.base import SceneDomain
 from gen3d.errors import Gen3dError
 from gen3d.generator import Generator
 from gen3d.train import RunConfig, run_config
@@ -23,7 +25,21 @@ CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 each = pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 
 
-@each
+SCENES = [path for path in CONFIGS if issubclass(find(load_yaml(path)["domain"]), SceneDomain)]
+drawn = pytest.mark.parametrize(
+    "path", [path for path in CONFIGS if path not in SCENES], ids=lambda path: path.stem
+)
+fitted = pytest.mark.parametrize("path", SCENES, ids=lambda path: path.stem)
+
+
+@fitted
+def test_a_fit_survives_a_round_trip(path: Path) -> None:
+    kind = find(load_yaml(path)["domain"]).RunConfig
+    config = from_dict(kind, load_yaml(path))
+    assert from_dict(kind, to_dict(config)) == config
+
+
+@drawn
 def test_it_builds(path: Path) -> None:
     config = run_config(load_yaml(path))
     with torch.device("meta"):
@@ -31,7 +47,7 @@ def test_it_builds(path: Path) -> None:
     assert sum(p.numel() for p in generator.parameters()) > 0
 
 
-@each
+@drawn
 def test_it_survives_a_round_trip(path: Path) -> None:
     config = run_config(load_yaml(path))
     assert from_dict(RunConfig, to_dict(config)) == config

@@ -39,7 +39,13 @@ def test_a_folder_gets_clouds_a_picture_and_a_record(
     out = tmp_path / "chairs"
     assert sample(checkpoints["points"], "--class", "chair", "--n", "3", "--out", f"{out}/") == 0
     names = sorted(path.name for path in out.iterdir())
-    assert names == ["samples.json", "shape.preview.png", "shape_0000.ply", "shape_0001.ply", "shape_0002.ply"]
+    assert names == [
+        "samples.json",
+        "shape.preview.png",
+        "shape_0000.ply",
+        "shape_0001.ply",
+        "shape_0002.ply",
+    ]
     assert [len(cloud.vertices) for cloud in io.read(out)] == [128, 128, 128]
     assert json.loads((out / "samples.json").read_text())["options"]["class_name"] == "chair"
     said = capsys.readouterr().out

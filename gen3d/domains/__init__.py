@@ -19,12 +19,19 @@ class Entry(NamedTuple):
     domain: str
     options: str
     """Its `SampleOptions`, in a module that imports no torch, so that `--help` is quick."""
+    prepare: str = ""
+    """A dataclass with the flags that `gen3d prepare` gains for it, if any, in such a module."""
 
 
 TABLE: dict[str, Entry] = {
     "molecule": Entry("gen3d.domains.atoms:MoleculeDomain", "gen3d.domains.atoms.options:MoleculeOptions"),
     "crystal": Entry("gen3d.domains.atoms:CrystalDomain", "gen3d.domains.atoms.options:CrystalOptions"),
     "shape": Entry("gen3d.domains.shapes:ShapeDomain", "gen3d.domains.shapes.options:ShapeOptions"),
+    "dynamic-scene": Entry(
+        "gen3d.domains.dynamic_scene:DynamicSceneDomain",
+        "gen3d.domains.dynamic_scene.options:DynamicSceneOptions",
+        "gen3d.domains.dynamic_scene.options:DynamicScenePrepareOptions",
+    ),
 }
 
 
@@ -54,6 +61,12 @@ def find_options(name: str) -> type:
         Gen3dError: there is no such domain.
     """
     return _load(TABLE[name].options) if name in TABLE else find(name).SampleOptions
+
+
+def find_prepare_options(name: str) -> type | None:
+    """The flags that `gen3d prepare` gains for the domain called `name`; None where it gains none."""
+    entry = TABLE.get(name)
+    return _load(entry.prepare) if entry is not None and entry.prepare else None
 
 
 def _load(target: str) -> Any:

@@ -280,3 +280,60 @@ class GenerativeDomain(Domain):
     @abstractmethod
     def to_native(self, raw: Any) -> list[Any]:
         """Finished objects of the library people use, one per sample."""
+
+
+class Fitting(Protocol):
+    """A scene on its way, as `gen3d.optimise` drives it.
+
+    Attributes:
+        step: steps taken.
+        seconds: spent on them.
+    """
+
+    step: int
+    seconds: float
+
+    def share(self, max_seconds: float | None) -> float:
+        """How much of it is over, in [0, 1], by steps or by time, whichever is further."""
+
+    def advance(self, max_seconds: float | None) -> None:
+        """Take one step."""
+
+    def measure(self) -> dict[str, float]:
+        """Numbers for people: how good it is by now."""
+
+    def save(self, path: Path) -> None:
+        """Everything that going on needs, in one file."""
+
+    def restore(self, path: Path) -> None:
+        """Go on where `save` was called."""
+
+    def write(self, folder: Path) -> None:
+        """The scene of now, as a checkpoint."""
+
+
+class SceneDomain(Domain):
+    """A kind of thing that is not drawn but fitted, one scene at a time, to pictures or to a prior."""
+
+    RunConfig: ClassVar[type]
+    """Frozen dataclass with everything that defines a fit; its field `domain` holds the domain's name."""
+
+    @classmethod
+    @abstractmethod
+    def fitting(cls, config: Any, data: Path) -> Fitting:
+        """A fit that has not begun, of a `RunConfig` to a capture."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path) -> Any:
+        """The scene of a checkpoint or run folder."""
+
+    @classmethod
+    @abstractmethod
+    def show(cls, scene: Any, options: Any, out: Path | None, *, progress: bool = True) -> list[Path]:
+        """Write what `options`, the domain's `SampleOptions`, ask of a scene; returns the files."""
+
+    @classmethod
+    @abstractmethod
+    def reference(cls, source: Path, split: str) -> Any:
+        """What `metrics` compares a scene with: the views of a split of a capture."""

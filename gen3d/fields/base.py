@@ -26,3 +26,22 @@ class Field(nn.Module, ABC):
     @abstractmethod
     def colour(self, located: Located, directions: Tensor, times: Tensor | None) -> Tensor:
         """Colours (P, channels) of points whose density was asked, seen along `directions` (P, 3)."""
+
+    def penalties(self) -> dict[str, Tensor]:
+        """Scalars by name that training may add to its loss, each with a weight of its own."""
+        return {}
+
+    def rates(self) -> list[tuple[list[nn.Parameter], float]]:
+        """Parameters in groups, and how fast each should learn beside the others (Adam)."""
+        return [(list(self.parameters()), 1.0)]
+
+    def progress(self, share: float) -> None:
+        """Told before every step of a fit how much of it is over, in [0, 1]."""
+
+    def refine(self, resolution: int) -> None:
+        """Go on with finer grids, which take the values of now; nothing where there is none."""
+
+
+def unit(points: Tensor, box: Tensor) -> Tensor:
+    """Points (P, 3) of a box (2, 3) scaled to [-1, 1]."""
+    return 2 * (points - box[0]) / (box[1] - box[0]) - 1

@@ -45,16 +45,20 @@ class Occupancy(nn.Module):
     def carve(self, cameras: Cameras, opaque: Tensor, least: float = 1.0) -> None:
         """Empty the cells that too few cameras see as opaque: the visual hull, where nothing moves.
 
+        Where the grid has parts of time and the cameras times, a cell is also emptied for a part if a camera
+        of that part sees nothing there.
+
         Args:
             cameras: V of them.
             opaque: (V, H, W), True where something is seen.
-            least: the share of the cameras with the cell in view that must see something there. Below 1 for
+            least: the share of all cameras with the cell in view that must see something there. Below 1 for
                 what moves: a cell must be kept that is full only part of the time.
         """
-        size = self.cells.shape[1]
-        centres = self._centres()
+        parts, size = self.cells.shape[:2]
+        centres = self.centres()
         side = float((self.box[1] - self.box[0]).max()) / size
         seen, full = torch.zeros(len(centres)), torch.zeros(len(centres))
+        emptied = torch.zeros(parts, len(centres), dtype=torch.bool)
         for view in range(len(cameras)):
             # A cell is as wide as this in the image; whatever is opaque near its centre may be in it.
             pixels, depth = cameras[[view]].project(centres)
@@ -65,10 +69,14 @@ class Occupancy(nn.Module):
             widened = _widened(opaque[view], radius)
             x, y = pixels[0].long().unbind(1)
             inside = (depth[0] > 0) & (x >= 0) & (x < cameras.width) & (y >= 0) & (y < cameras.height)
+            covered = inside & widened[y.clamp(0, cameras.height - 1), x.clamp(0, cameras.width - 1)]
             seen += inside
-            full += inside & widened[y.clamp(0, cameras.height - 1), x.clamp(0, cameras.width - 1)]
+            full += covered
+            if parts > 1 and cameras.times is not None:
+                part = min(int(cameras.times[view] * parts), parts - 1)
+                emptied[part] |= inside & ~covered
         kept = (full >= least * seen - 1e-6) & (full > 0)
-        self.cells &= kept.view(1, size, size, size)
+        self.cells &= (kept & ~emptied).view(parts, size, size, size)
 
     @torch.no_grad()
     def update(self, field: Field, threshold: float, generator: torch.Generator | None = None) -> None:
@@ -80,7 +88,7 @@ class Occupancy(nn.Module):
             generator: of the random places.
         """
         parts, size = self.cells.shape[:2]
-        corner = self._centres() - 0.5 * (self.box[1] - self.box[0]) / size
+        corner = self.centres() - 0.5 * (self.box[1] - self.box[0]) / size
         for part in range(parts):
             asked = self.cells[part].flatten().nonzero()[:, 0]
             inside = torch.rand(len(asked), 3, generator=generator, device=corner.device)
@@ -101,7 +109,8 @@ class Occupancy(nn.Module):
             grown = max_pool3d(found.view(1, size, size, size).float(), 3, stride=1, padding=1)[0] > 0
             self.cells[part] &= grown
 
-    def _centres(self) -> Tensor:
+    def centres(self) -> Tensor:
+        """(G^3, 3), of the cells, in the order of their flat numbers."""
         size = self.cells.shape[1]
         axis = (torch.arange(size, device=self.box.device) + 0.5) / size
         unit = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).view(-1, 3)

@@ -15,6 +15,9 @@ from gen3d.fields.base import Field, Located
 from gen3d.fields.cameras import Cameras, Rays
 from gen3d.fields.occupancy import Occupancy
 
+FAINT = 0.1
+"""Opacity below which a ray's colour need not be exact."""
+
 
 @dataclass(frozen=True)
 class Rendering:
@@ -25,12 +28,14 @@ class Rendering:
         opacity: (R,) in [0, 1].
         depth: (R,), mean distance of what is seen; 0 where nothing is.
         asked: how many points were asked for their density.
+        normals: (R, 3), of unit length, of what is seen, or zero where nothing is; None where not asked for.
     """
 
     colour: Tensor
     opacity: Tensor
     depth: Tensor
     asked: int
+    normals: Tensor | None = None
 
 
 def render(
@@ -43,6 +48,7 @@ def render(
     generator: torch.Generator | None = None,
     jitter: bool = False,
     least_weight: float = 1e-3,
+    normals: bool = False,
 ) -> Rendering:
     """Colour, opacity and depth along rays.
 
@@ -54,7 +60,9 @@ def render(
         occupancy: where to look; the whole box if None.
         generator: of the jitter.
         jitter: move the steps of every ray by a random part of a step, as training does.
-        least_weight: steps that add less than this to a ray are given no colour.
+        least_weight: steps that add less than this share of a ray's opacity are given no colour; where it is
+            below FAINT, less than this share of FAINT.
+        normals: whether to find them, which asks for six more densities at every step that is seen.
 
     Raises:
         Gen3dError: a step length that is not positive.
@@ -70,11 +78,12 @@ def render(
         times = None if times is None else times[kept]
     density, located = field.density(points, times)
     weights = _weights(density * length, ray, len(rays))
-    shown = (weights.detach() > least_weight).nonzero()[:, 0]
+    opacity = weights.new_zeros(len(rays)).index_add(0, ray, weights)
+    least = least_weight * opacity.detach().clamp(min=FAINT)
+    shown = (weights.detach() > least[ray]).nonzero()[:, 0]
     of = ray[shown]
     some: Located = tuple(tensor[shown] for tensor in located)
     colour = field.colour(some, rays.directions[of], None if times is None else times[shown])
-    opacity = weights.new_zeros(len(rays)).index_add(0, ray, weights)
     # What too faint steps would have added is shared among those that have a colour.
     visible = weights.new_zeros(len(rays)).index_add(0, of, weights[shown])
     scale = opacity / visible.clamp(min=1e-6)
@@ -83,7 +92,13 @@ def render(
     if background is not None:
         seen = seen + (1 - opacity)[:, None] * background
     mean = weights.new_zeros(len(rays)).index_add(0, ray, weights * depth) / opacity.clamp(min=1e-6)
-    return Rendering(seen, opacity, mean, len(points))
+    upright = None
+    if normals:
+        slopes = _slopes(field, points[shown], None if times is None else times[shown], length)
+        away = torch.nn.functional.normalize(-slopes, dim=1)
+        summed = weights.new_zeros(len(rays), 3).index_add(0, of, weights[shown, None] * away)
+        upright = torch.nn.functional.normalize(summed, dim=1)
+    return Rendering(seen, opacity, mean, len(points), upright)
 
 
 @torch.no_grad()
@@ -96,6 +111,7 @@ def render_image(
     background: Tensor | None = None,
     occupancy: Occupancy | None = None,
     chunk: int = 8192,
+    normals: bool = False,
 ) -> Rendering:
     """One whole image, its parts shaped (height, width, ...).
 
@@ -103,17 +119,27 @@ def render_image(
     beside what the field needs. Where memory runs out, the chunk is halved, with a warning.
     """
     rays = cameras.image_rays(view)
+    chunk = min(chunk, len(rays))
     parts: list[Rendering] = []
     start = 0
     while start < len(rays):
         try:
             some = rays[slice(start, start + chunk)]
-            parts.append(render(field, some, length=length, background=background, occupancy=occupancy))
+            parts.append(
+                render(
+                    field,
+                    some,
+                    length=length,
+                    background=background,
+                    occupancy=occupancy,
+                    normals=normals,
+                )
+            )
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if chunk == 1 or "memory" not in f"{type(error).__name__} {error}".lower():
                 raise
             chunk = max(1, chunk // 2)
-            warnings.warn(f"out of memory; rendering {chunk} rays at once from here on", stacklevel=2)
+            warnings.warn(f"out of memory; rendering {chunk} rays at once from here on", stacklevel=1)
             continue
         start += chunk
     shape = (cameras.height, cameras.width)
@@ -122,7 +148,17 @@ def render_image(
         torch.cat([part.opacity for part in parts]).view(shape),
         torch.cat([part.depth for part in parts]).view(shape),
         sum(part.asked for part in parts),
+        torch.cat([part.normals for part in parts if part.normals is not None]).view(*shape, 3)
+        if normals
+        else None,
     )
+
+
+def _slopes(field: Field, points: Tensor, times: Tensor | None, reach: float) -> Tensor:
+    """Slopes (P, 3) of the density at points (P, 3), by central differences."""
+    steps = reach * torch.eye(3, device=points.device)
+    differences = [field.density(points + s, times)[0] - field.density(points - s, times)[0] for s in steps]
+    return torch.stack(differences, 1) / (2 * reach)
 
 
 def _steps(

@@ -5,13 +5,13 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from gen3d.errors import Gen3dError
-from gen3d.fields.base import Field, Located
-from gen3d.fields.harmonics import count, harmonics
+from gen3d.fields.base import Field, Located, unit
+from gen3d.fields.heads import HarmonicsHead, Head
 from gen3d.fields.tables import corners, read, resized
 
 
 class VoxelField(Field):
-    """Density and spherical harmonics of colour on a regular grid.
+    """Density and features of colour on a regular grid.
 
     Values are interpolated between grid points first and go through softplus (density) or a sigmoid (colour)
     then, so that a surface can be sharper than a voxel.
@@ -19,8 +19,7 @@ class VoxelField(Field):
     Args:
         box: (2, 3), corners of the grid.
         resolution: grid points along the longest side.
-        degree: of the spherical harmonics, 0 to 3; 0 is colour that looks the same from everywhere.
-        channels: of a colour.
+        head: what makes colours of stored features; spherical harmonics of degree 1 if None.
         scale: density that a raw value of 1 stands for, per unit of length.
         bias: added to raw densities, so that a grid of zeros is nearly empty.
     """
@@ -32,8 +31,7 @@ class VoxelField(Field):
         self,
         box: Tensor,
         resolution: int = 128,
-        degree: int = 1,
-        channels: int = 3,
+        head: Head | None = None,
         scale: float = 25.0,
         bias: float = -4.0,
     ) -> None:
@@ -41,21 +39,34 @@ class VoxelField(Field):
         if resolution < 2:
             raise Gen3dError(f"resolution is {resolution}; at least 2 grid points")
         self.register_buffer("box", box.clone().float())
-        self.degree, self.channels, self.scale, self.bias = degree, channels, scale, bias
+        self.head = HarmonicsHead(1) if head is None else head
+        self.channels, self.scale, self.bias = self.head.channels, scale, bias
         self.shape = grid_shape(self.box, resolution)
         points = self.shape[0] * self.shape[1] * self.shape[2]
         self.density_table = nn.Parameter(torch.zeros(points, 1))
-        self.colour_table = nn.Parameter(torch.zeros(points, channels * count(degree)))
+        self.colour_table = nn.Parameter(torch.zeros(points, self.head.features))
 
     def density(self, points: Tensor, times: Tensor | None) -> tuple[Tensor, Located]:
-        unit = 2 * (points - self.box[0]) / (self.box[1] - self.box[0]) - 1
-        rows, weights = corners(unit, self.shape)
+        return self.density_at(unit(points, self.box))
+
+    def density_at(self, places: Tensor) -> tuple[Tensor, Located]:
+        """As `density`, of places (P, 3) in the box scaled to [-1, 1]; beyond it, the border's."""
+        rows, weights = corners(places, self.shape)
         raw = read(self.density_table, rows, weights)[:, 0]
         return self.scale * softplus(raw + self.bias), (rows, weights)
 
     def colour(self, located: Located, directions: Tensor, times: Tensor | None) -> Tensor:
-        raw = read(self.colour_table, *located).view(-1, self.channels, count(self.degree))
-        return torch.sigmoid((raw * harmonics(directions, self.degree)[:, None]).sum(2))
+        return self.head(read(self.colour_table, *located), directions, times)
+
+    def penalties(self) -> dict[str, Tensor]:
+        """`density_variation`: mean absolute difference of neighbouring raw densities, over the axes."""
+        grid = self.density_table.view(*self.shape)
+        return {
+            "density_variation": torch.stack([grid.diff(dim=axis).abs().mean() for axis in range(3)]).sum()
+        }
+
+    def rates(self) -> list[tuple[list[nn.Parameter], float]]:
+        return [([self.density_table], 1.0), ([self.colour_table], 0.5), (list(self.head.parameters()), 0.1)]
 
     @torch.no_grad()
     def refine(self, resolution: int) -> None:

@@ -29,6 +29,9 @@ SIZES: dict[str, tuple[int, int, int]] = {
 }
 """Width, depth and heads by name; all but xs are the sizes of DiT."""
 
+WIDEST = 64.0
+"""Largest `mlp_ratio`."""
+
 
 @dataclass(frozen=True)
 class TransformerConfig:
@@ -94,6 +97,8 @@ class TransformerConfig:
     def __post_init__(self) -> None:
         require_at_least(1, self, "channels", "width", "depth", "heads", "distance_centres", "out_channels")
         require_at_least(0, self, "axes", "position_channels", "text_width")
+        if not 0 < self.mlp_ratio <= WIDEST:
+            raise ValueError(f"mlp_ratio is {self.mlp_ratio}; allowed: above 0, at most {WIDEST}")
         if not self.window > 0:
             raise ValueError(f"window is {self.window}; it must be positive")
         if self.width % self.heads:

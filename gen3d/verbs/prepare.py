@@ -2,8 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from tyro.conf import Suppress
 
 from gen3d import domains
+from gen3d.errors import Gen3dError
 from gen3d.verbs.terminal import check_writable, show_progress
 
 
@@ -11,12 +15,15 @@ from gen3d.verbs.terminal import check_writable, show_progress
 class Prepare:
     """Turn a data set into the arrays that training reads."""
 
-    domain: str
-    """What the data are: molecule, crystal, shape, or a domain of another package."""
-    source: str
-    """qm9, mp-20 or sweethome3d (fetched), or a file or folder of structures or shapes."""
-    out: Path
+    domain: str | None = None
+    """What the data are: molecule, crystal, shape, dynamic-scene, or a domain of another package."""
+    source: str | None = None
+    """qm9, mp-20, sweethome3d or a scene of D-NeRF (fetched); a file or folder of structures or shapes; or an
+    animated mesh, which is filmed."""
+    out: Path | None = None
     """Folder to write."""
+    check: Path | None = None
+    """A capture of one's own (folder or file): says what is wrong with it, and draws its cameras."""
     limit: int | None = None
     """Keep only the first that many entries."""
     seed: int = 0
@@ -24,10 +31,31 @@ class Prepare:
     quiet: bool = False
     """Show no progress."""
 
+    options: Suppress[Any] = None
+
     def run(self) -> None:
+        if self.check is not None:
+            return self._check(self.check)
+        if self.domain is None or self.source is None or self.out is None:
+            missing = next(n for n in ("domain", "source", "out") if getattr(self, n) is None)
+            raise Gen3dError(f"--{missing} is missing; or --check a capture")
         check_writable(self.out / "data")
         progress = show_progress(self.quiet)
         domain = domains.find(self.domain)
-        summary = domain.prepare(self.source, self.out, limit=self.limit, seed=self.seed, progress=progress)
+        asked = {} if self.options is None else {"options": self.options}
+        settings = {"limit": self.limit, "seed": self.seed, "progress": progress, **asked}
+        summary = domain.prepare(self.source, self.out, **settings)
         if not self.quiet:
             print(f"{self.out}: {summary}")
+
+    def _check(self, capture: Path) -> None:
+        """Say what is wrong with a capture, and draw its cameras beside it."""
+        from gen3d.captures.check import check_capture
+
+        picture = self.out or capture.with_name(f"{capture.stem}.cameras.png")
+        check_writable(picture)
+        report = check_capture(capture, picture)
+        print(report)
+        print(f"cameras: {picture}")
+        if not report.ok:
+            raise Gen3dError(f"{capture} cannot be read as it is; see the errors above")

@@ -59,6 +59,8 @@ class Sample:
     options: Suppress[Any] = None
 
     def run(self) -> None:
+        from gen3d.domains.base import SceneDomain
+
         shard = _shard(self.shard)
         for flag, value in (("--n", self.n), ("--batch-size", self.batch_size), ("--steps", self.steps)):
             if value is not None and value < 1:
@@ -69,6 +71,8 @@ class Sample:
             raise Gen3dError(f"--interpolate takes two files and --frames; no flag of {self.domain} counts")
         part = "" if shard == (0, 1) else f".{shard[0]}-of-{shard[1]}"
         domain = domains.find(self.domain)
+        if issubclass(domain, SceneDomain):
+            return self._show(domain)
         out = self.out or Path(f"{self.domain}s{part}{domain.extension}")
         folder = out if out.is_dir() or not (out.suffix or io.known(out)) else None
         if folder is not None:
@@ -137,6 +141,22 @@ class Sample:
                 print(f"picture: {shown_in}")
         if shortage is not None:
             raise shortage
+
+    def _show(self, domain: Any) -> None:
+        """`run` for a domain that fits scenes: films, pictures and meshes of one."""
+        if self.checkpoint is None:
+            raise Gen3dError("--checkpoint is missing: the run folder of a scene that gen3d train fitted")
+        if self.out is not None:
+            check_writable(self.out / "file" if not self.out.suffix else self.out)
+        start = time.perf_counter()
+        scene = domain.load(Path(self.checkpoint))
+        options = self.options if self.options is not None else domain.SampleOptions()
+        files = domain.show(scene, options, self.out, progress=show_progress(self.quiet))
+        seconds = time.perf_counter() - start
+        if self.json:
+            print(json.dumps({"files": [str(file) for file in files], "seconds": round(seconds, 3)}))
+        elif not self.quiet:
+            print(f"{self.domain}: {len(files)} files in {seconds:.1f} s -> {_span(files)}")
 
     def _between(self, model: Any, paths: tuple[Path, Path]) -> list[Any]:
         """What --interpolate asks for."""

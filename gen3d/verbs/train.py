@@ -21,7 +21,8 @@ class Train:
     """
 
     data: Path
-    """Folder of prepared data, or a file or folder of structures or shapes, which is prepared first."""
+    """Folder of prepared data; a file or folder of structures or shapes, which is prepared
+    first; or a capture."""
     out: Path
     """Folder of the run."""
     domain: str | None = None
@@ -42,8 +43,12 @@ class Train:
     overrides: Suppress[Any] = field(default_factory=dict)
 
     def run(self) -> None:
+        from gen3d.domains.base import SceneDomain
         from gen3d.train import train
 
+        found = None if self.domain is None else domains.find(self.domain)
+        if found is not None and issubclass(found, SceneDomain):
+            return self._fit(found.RunConfig)
         config = self.run_config()
         data = _prepared(self.data, self.out, config.domain, progress=show_progress(self.quiet))
         checkpoint = train(
@@ -51,6 +56,30 @@ class Train:
             data,
             self.out,
             init_from=self.init_from,
+            max_minutes=self.max_minutes,
+            resume=self.resume,
+            progress=not self.quiet,
+        )
+        if not self.quiet:
+            print(f"checkpoint: {checkpoint}")
+
+    def _fit(self, kind: type) -> None:
+        """`run` for a domain that fits scenes."""
+        from gen3d.config import from_dict, load_yaml, merge
+        from gen3d.optimise import optimise
+
+        for flag, value in (("--from", self.init_from), ("--size", self.size)):
+            if value is not None:
+                raise Gen3dError(
+                    f"{flag} is of no use for {self.domain}: it fits one scene, without a transformer"
+                )
+        values = {} if self.config is None else load_yaml(self.config)
+        values = merge(merge(values, {"domain": self.domain}), self.overrides)
+        config: Any = from_dict(kind, values)
+        checkpoint = optimise(
+            config,
+            self.data,
+            self.out,
             max_minutes=self.max_minutes,
             resume=self.resume,
             progress=not self.quiet,

@@ -1,0 +1,106 @@
+"""Runs that fit one scene: what `gen3d.train` is for transformers.
+
+A run folder holds `config.yaml`, `metrics.jsonl`, `checkpoint/` (what `gen3d.load` reads) and
+`state.safetensors` (what a resume reads). The same command resumes exactly where it stopped.
+"""
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tqdm import tqdm
+
+from gen3d import domains
+from gen3d.config import load_yaml, to_dict
+from gen3d.domains.base import Fitting, SceneDomain
+from gen3d.errors import Gen3dError
+from gen3d.files import atomic_write
+from gen3d.run_config import check_same_run
+from gen3d.train import STATE, stop_signal
+
+SAVE_EVERY = 60.0
+"""Seconds of fitting between saves."""
+MEASURED = 10
+"""How many times in a run, evenly, its quality is measured and written down."""
+
+
+def optimise(
+    config: Any,
+    data: str | Path,
+    out: str | Path,
+    *,
+    max_minutes: float | None = None,
+    resume: bool = True,
+    progress: bool = True,
+) -> Path:
+    """Fit a scene to a capture, or go on with the fit that `out` holds.
+
+    Ctrl-C and SIGTERM save and return; a second Ctrl-C aborts.
+
+    Args:
+        config: the `RunConfig` of a `SceneDomain`.
+        data: the capture.
+        out: the run folder.
+        max_minutes: of fitting, all parts of the run together. Learning rates and grid sizes follow whichever
+            of steps and minutes is used up first, so that a short run is a whole one.
+        resume: False starts over where `out` already holds a run.
+        progress: show a progress bar, if the error stream is a terminal, and lines with what is measured.
+
+    Returns:
+        The checkpoint folder.
+
+    Raises:
+        Gen3dError: unusable configuration, capture or run folder, or a fit that diverged.
+    """
+    if max_minutes is not None and not 0 < max_minutes < math.inf:
+        raise Gen3dError(f"max_minutes is {max_minutes}; it must be above 0")
+    out = Path(out)
+    cls = domains.find(config.domain)
+    if not issubclass(cls, SceneDomain):
+        raise Gen3dError(f"domain {config.domain!r} fits no scenes; see gen3d.train")
+    going_on = resume and (out / STATE).exists()
+    if going_on:
+        check_same_run(load_yaml(out / "config.yaml"), to_dict(config), out)
+    run = cls.fitting(config, Path(data))
+    if going_on:
+        run.restore(out / STATE)
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "metrics.jsonl").unlink(missing_ok=True)
+        with atomic_write(out / "config.yaml") as temporary:
+            temporary.write_text(yaml.safe_dump(to_dict(config), sort_keys=False), encoding="utf-8")
+    limit = None if max_minutes is None else 60 * max_minutes
+    with stop_signal() as stopped:
+        _advance(run, out, limit, stopped.is_set, progress)
+    run.save(out / STATE)
+    run.write(out / "checkpoint")
+    return out / "checkpoint"
+
+
+def _advance(run: Fitting, out: Path, limit: float | None, stopped: Any, progress: bool) -> None:
+    shown = run.share(limit)
+    measured = math.floor(MEASURED * shown)
+    saved = run.seconds
+    with tqdm(total=100, unit="%", disable=not (progress and sys.stderr.isatty())) as bar:
+        while run.share(limit) < 1 and not stopped():
+            run.advance(limit)
+            share = run.share(limit)
+            bar.update(100 * (share - shown))
+            shown = share
+            if math.floor(MEASURED * share) > measured:
+                measured = math.floor(MEASURED * share)
+                line = {"step": run.step, "seconds": round(run.seconds, 1), **run.measure()}
+                with open(out / "metrics.jsonl", "a", encoding="utf-8") as file:
+                    file.write(json.dumps(line) + "\n")
+                if progress:
+                    numbers = ", ".join(
+                        f"{name} {value:.2f}" for name, value in line.items() if name != "step"
+                    )
+                    bar.write(f"step {run.step}: {numbers}", file=sys.stderr)
+            if run.seconds - saved >= SAVE_EVERY:
+                saved = run.seconds
+                run.save(out / STATE)
+                run.write(out / "checkpoint")

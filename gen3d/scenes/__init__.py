@@ -1,0 +1,1 @@
+"""Scenes: fields fitted to captures, kept with what rendering them needs."""

@@ -1,0 +1,233 @@
+"""Fitting a field to a capture: random rays, coarse to fine, in a given number of steps or minutes."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gen3d import checkpoint
+from gen3d.captures.views import Views
+from gen3d.config import require_at_least
+from gen3d.errors import Gen3dError
+from gen3d.fields.base import Field
+from gen3d.fields.occupancy import Occupancy
+from gen3d.fields.rendering import render, render_image
+from gen3d.scenes.bounds import near_silhouettes
+
+BETAS = (0.9, 0.99)
+PRUNE_EVERY, PRUNE_FIRST = 500, (250, 500)
+"""Steps at which empty cells are looked for."""
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How a field is fitted."""
+
+    steps: int = 4000
+    """Steps of Adam; fewer where --max-minutes ends the run."""
+    rays: int = 2048
+    """Rays of one step."""
+    learning_rate: float = 0.1
+    """Of densities at the start; other parameters learn at fixed fractions of it."""
+    final_rate: float = 0.05
+    """The learning rate at the end, as a share of the one at the start; it falls exponentially."""
+    resolutions: tuple[int, ...] = (32, 64, 96)
+    """Grid points along the longest side, stage by stage."""
+    grow_at: tuple[float, ...] = (0.0, 0.2, 0.5)
+    """Shares of the run at which the stages begin."""
+    samples: int = 160
+    """Steps of a ray that crosses the box along its longest side; fewer, at least half, in coarser stages."""
+    foreground: float = 0.5
+    """The share of the rays that is drawn near silhouettes."""
+    penalties: dict[str, float] = field(default_factory=dict)
+    """Weights of the field's penalties, by name."""
+    prune_below: float = 0.3
+    """Density under which a cell counts as empty."""
+    seed: int = 0
+    """Of rays, jitter and backgrounds."""
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "steps", "rays", "samples")
+        require_at_least(0, self, "foreground", "prune_below", "seed")
+        if not self.learning_rate > 0 or not 0 < self.final_rate <= 1:
+            raise ValueError("learning_rate must be above 0, final_rate in (0, 1]")
+        if self.foreground > 1:
+            raise ValueError(f"foreground is {self.foreground}; allowed: 0 to 1")
+        if len(self.resolutions) != len(self.grow_at) or not self.resolutions or self.grow_at[0] != 0:
+            raise ValueError("resolutions and grow_at must be equally many, and grow_at begin with 0")
+        if list(self.grow_at) != sorted(self.grow_at) or min(self.resolutions) < 2:
+            raise ValueError("grow_at must ascend, and resolutions be at least 2")
+
+
+class Fit:
+    """A field on its way to a capture.
+
+    Args:
+        field_: the field, at the first of the resolutions.
+        occupancy: where it may be; cells found empty are removed.
+        views: what it is fitted to. Behind their alpha stands a random colour for every ray, so that
+            nothing but emptiness can explain a background.
+        config: how.
+
+    Attributes:
+        step: steps taken.
+        seconds: spent on them.
+        loss: mean squared error of the last step's rays.
+    """
+
+    def __init__(self, field_: Field, occupancy: Occupancy, views: Views, config: FitConfig) -> None:
+        self.field, self.occupancy, self.views, self.config = field_, occupancy, views, config
+        unknown = config.penalties.keys() - field_.penalties().keys()
+        if unknown:
+            allowed = ", ".join(sorted(field_.penalties()))
+            raise Gen3dError(f"penalty {sorted(unknown)[0]!r} is unknown to this field; allowed: {allowed}")
+        self.step, self.seconds, self.stage, self.loss = 0, 0.0, 0, math.nan
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.pixels = torch.from_numpy(views.images).view(-1, 4)
+        # A twelfth of a step of the widest silhouettes; edges are where a field is learnt.
+        self.near = (
+            near_silhouettes(views, max(1, views.cameras.width // 16)) if views.has_alpha else torch.empty(0)
+        )
+        self.optimizer = self._optimizer()
+
+    def share(self, max_seconds: float | None = None) -> float:
+        """How much of the run is over, in [0, 1], by steps or by time, whichever is further."""
+        by_time = 0.0 if max_seconds is None else self.seconds / max_seconds
+        return min(1.0, max(self.step / self.config.steps, by_time))
+
+    def advance(self, max_seconds: float | None = None) -> None:
+        """One step."""
+        start = time.perf_counter()
+        config, share = self.config, self.share(max_seconds)
+        if self.stage + 1 < len(config.resolutions) and share >= config.grow_at[self.stage + 1]:
+            self.stage += 1
+            self.field.refine(config.resolutions[self.stage])
+            self._carry_over()
+        self.field.progress(share)
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate * group["share"] * config.final_rate**share
+        error, loss = self._losses()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.loss = float(error.detach())
+        if not math.isfinite(self.loss):
+            raise Gen3dError(f"the error is {self.loss} after {self.step} steps; lower learning_rate")
+        self.step += 1
+        if self.step in PRUNE_FIRST or self.step % PRUNE_EVERY == 0:
+            self.occupancy.update(self.field, config.prune_below, self.generator)
+        self.seconds += time.perf_counter() - start
+
+    def _losses(self) -> tuple[Tensor, Tensor]:
+        """The mean squared error of some rays, and what is minimised."""
+        config, cameras = self.config, self.views.cameras
+        chosen = self._choose()
+        per_view = cameras.height * cameras.width
+        view, y, x = chosen // per_view, chosen % per_view // cameras.width, chosen % cameras.width
+        pixels = self.pixels[chosen].float() / 255
+        background = torch.rand(len(chosen), 3, generator=self.generator)
+        seen = render(
+            self.field,
+            cameras.rays(view, x, y),
+            length=step_length(self.field, self._samples()),
+            background=background,
+            occupancy=self.occupancy,
+            generator=self.generator,
+            jitter=True,
+        )
+        target = pixels[:, :3] * pixels[:, 3:] + (1 - pixels[:, 3:]) * background
+        error = (seen.colour - target).square().mean()
+        if not config.penalties:
+            return error, error
+        penalties = self.field.penalties()
+        return error, error + sum(weight * penalties[name] for name, weight in config.penalties.items())
+
+    def _samples(self) -> int:
+        """Steps along the longest side: a coarse grid needs fewer."""
+        all_of_them, sizes = self.config.samples, self.config.resolutions
+        return max(all_of_them // 2, all_of_them * sizes[self.stage] // sizes[-1])
+
+    def _choose(self) -> Tensor:
+        """(rays,) flat numbers of pixels."""
+        anywhere = torch.randint(len(self.pixels), (self.config.rays,), generator=self.generator)
+        if not len(self.near):
+            return anywhere
+        close = self.near[torch.randint(len(self.near), (self.config.rays,), generator=self.generator)]
+        chance = torch.rand(self.config.rays, generator=self.generator)
+        return torch.where(chance < self.config.foreground, close, anywhere)
+
+    def _optimizer(self) -> torch.optim.Adam:
+        groups = [
+            {"params": parameters, "share": share} for parameters, share in self.field.rates() if parameters
+        ]
+        return torch.optim.Adam(groups, lr=self.config.learning_rate, betas=BETAS, fused=True)
+
+    def _carry_over(self) -> None:
+        """An optimiser of the field's parameters of now; those that are still the same keep their moments."""
+        old = self.optimizer.state
+        self.optimizer = self._optimizer()
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter in old:
+                    self.optimizer.state[parameter] = old[parameter]
+
+    def save(self, path: Path) -> None:
+        """Everything that going on needs, in one file."""
+        tensors = {f"field.{name}": value for name, value in self.field.state_dict().items()}
+        tensors["occupancy"] = self.occupancy.cells
+        tensors["generator"] = self.generator.get_state()
+        for name, parameter in self.field.named_parameters():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                tensors[f"adam.{name}.{key}"] = value
+        header = {"step": self.step, "seconds": self.seconds, "stage": self.stage}
+        checkpoint.write_tensors(path, tensors, header)
+
+    def restore(self, path: Path) -> None:
+        """Go on where `save` was called.
+
+        Raises:
+            Gen3dError: the file is damaged or of another field.
+        """
+        tensors, header = checkpoint.read_tensors(path)
+        self.step, self.seconds, self.stage = header["step"], header["seconds"], header["stage"]
+        if self.stage:
+            self.field.refine(self.config.resolutions[self.stage])
+            self.optimizer = self._optimizer()
+        prefixed: Callable[[str], Mapping[str, Tensor]] = lambda start: {  # noqa: E731
+            name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)
+        }
+        checkpoint.fill(self.field, prefixed("field."), path)
+        self.occupancy.cells.copy_(tensors["occupancy"])
+        self.generator.set_state(tensors["generator"])
+        for name, parameter in self.field.named_parameters():
+            state: dict[str, Any] = dict(prefixed(f"adam.{name}."))
+            if state:
+                self.optimizer.state[parameter] = state
+
+
+def step_length(field_: Field, samples: int) -> float:
+    """Of a ray that crosses the longest side of the field's box in so many steps."""
+    return float((field_.box[1] - field_.box[0]).max()) / samples
+
+
+@torch.no_grad()
+def mean_psnr(
+    field_: Field, occupancy: Occupancy, views: Views, samples: int, background: tuple[float, float, float]
+) -> float:
+    """Mean over views of the peak signal-to-noise ratio, dB, before one background."""
+    truth = torch.from_numpy(views.composited(background))
+    colour = torch.tensor(background)
+    length = step_length(field_, samples)
+    values = []
+    for number, image in enumerate(truth):
+        seen = render_image(
+            field_, views.cameras, number, length=length, background=colour, occupancy=occupancy
+        )
+        error = (seen.colour.clamp(0, 1) - image).square().mean()
+        values.append(-10 * math.log10(max(float(error), 1e-12)))
+    return sum(values) / len(values)
