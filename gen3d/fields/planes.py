@@ -33,7 +33,8 @@ class Planes(nn.Module):
         fusion: Fusion = "product",
     ) -> None:
         super().__init__()
-        self.axes, self.shapes = list(axes), [tuple(shape) for shape in shapes]
+        self.axes = [tuple(each) for each in axes]
+        self.shapes = [tuple(shape) for shape in shapes]
         self.features, self.fusion = features, fusion
         self.tables = nn.ParameterList(nn.Parameter(torch.zeros(math.prod(s), features)) for s in shapes)
 

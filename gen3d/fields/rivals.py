@@ -101,6 +101,7 @@ class KPlanesField(Field):
     ) -> None:
         super().__init__()
         self.register_buffer("box", box.clone().float())
+        self.multiples = scales
         self.scales = nn.ModuleList(
             Planes(*six_planes(resolution * scale, frames), features) for scale in scales
         )
@@ -151,6 +152,11 @@ class KPlanesField(Field):
 
     def rates(self) -> list[tuple[list[nn.Parameter], float]]:
         return [(list(self.parameters()), 1.0)]
+
+    def refine(self, resolution: int) -> None:
+        for planes, scale in zip(self._scales(), self.multiples, strict=True):
+            sizes = (*[resolution * scale] * 3, planes.shapes[-1][1])
+            planes.resize([(sizes[a], sizes[b]) for a, b in planes.axes])
 
 
 def _times(points: Tensor, times: Tensor | None) -> Tensor:

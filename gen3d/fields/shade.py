@@ -56,7 +56,7 @@ class ShadeField(Field):
         }
 
     def rates(self) -> list[tuple[list[nn.Parameter], float]]:
-        return [*self.canonical.rates(), (list(self.deformation.parameters()), 0.1)]
+        return [*self.canonical.rates(), (list(self.deformation.parameters()), 0.03)]
 
     def progress(self, share: float) -> None:
         self.moving = share >= self.still

@@ -32,7 +32,7 @@ class FitConfig:
     """Steps of Adam; fewer where --max-minutes ends the run."""
     rays: int = 2048
     """Rays of one step."""
-    learning_rate: float = 0.1
+    learning_rate: float = 0.2
     """Of densities at the start; other parameters learn at fixed fractions of it."""
     final_rate: float = 0.05
     """The learning rate at the end, as a share of the one at the start; it falls exponentially."""
