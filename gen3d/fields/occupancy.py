@@ -7,6 +7,9 @@ from torch.nn.functional import max_pool3d
 from gen3d.fields.base import Field
 from gen3d.fields.cameras import Cameras
 
+KNOWN = 0.5
+"""The share of the cameras that must have a cell in view for it to survive carving."""
+
 
 class Occupancy(nn.Module):
     """Cells (T, G, G, G) of a box that are occupied, in T equal parts of time.
@@ -45,6 +48,7 @@ class Occupancy(nn.Module):
     def carve(self, cameras: Cameras, opaque: Tensor, least: float = 1.0) -> None:
         """Empty the cells that too few cameras see as opaque: the visual hull, where nothing moves.
 
+        Cells that only a few cameras have in view are emptied as well: nothing could be learnt about them.
         Where the grid has parts of time and the cameras times, a cell is also emptied for a part if a camera
         of that part sees nothing there.
 
@@ -75,7 +79,7 @@ class Occupancy(nn.Module):
             if parts > 1 and cameras.times is not None:
                 part = min(int(cameras.times[view] * parts), parts - 1)
                 emptied[part] |= inside & ~covered
-        kept = (full >= least * seen - 1e-6) & (full > 0)
+        kept = (full >= least * seen - 1e-6) & (seen >= KNOWN * len(cameras))
         self.cells &= (kept & ~emptied).view(parts, size, size, size)
 
     @torch.no_grad()
