@@ -11,6 +11,7 @@ import trimesh
 from gen3d import io
 from gen3d.cli import main
 from gen3d.config import load_yaml
+from gen3d.domains.shapes import ShapeDomain
 from gen3d.run_config import run_config
 from gen3d.train import train
 
@@ -191,3 +192,6 @@ def test_a_folder_of_meshes_fine_tunes_a_model(checkpoints: dict[str, str], tmp_
     assert main(["train", *words, *more]) == 0
     assert (tmp_path / "run" / "checkpoint" / "model.safetensors").is_file()
     assert (tmp_path / "run" / "data" / "train.npz").is_file()
+    chosen = load_yaml(tmp_path / "run" / "config.yaml")["train"]
+    usual = {**ShapeDomain.fine_tuning, "steps": 3, "batch_size": 4}
+    assert {name: chosen[name] for name in usual} == usual

@@ -103,6 +103,9 @@ class Train:
             # What follows from the domain and the objective is found anew: either may change.
             follows = fitted_model(make_domain(start["domain"], start["domain_config"]), DiffusionConfig())
             values["model"] = {name: v for name, v in start["model"].items() if name not in follows}
+            if self.config is None:
+                tuned = make_domain(start["domain"], start["domain_config"])
+                values["train"] = dict(tuned.fine_tuning)
         if self.config is not None:
             values = merge(values, load_yaml(self.config))
         if self.domain is not None:

@@ -56,6 +56,7 @@ class ShapeDomain(GenerativeDomain):
     Config: ClassVar[type] = ShapeConfig
     SampleOptions = ShapeOptions  # type: ignore[assignment]
     extension = ".ply"
+    fine_tuning: ClassVar[Mapping[str, Any]] = {**GenerativeDomain.fine_tuning, "batch_size": 16}
     scalar_conditions: Sequence[str] = ()
 
     def __init__(self, config: ShapeConfig) -> None:
