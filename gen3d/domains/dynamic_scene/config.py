@@ -15,7 +15,7 @@ from gen3d.scenes.fit import FitConfig
 
 METHODS = ("shade", "hexplane", "kplanes")
 PENALTIES = {
-    "shade": {"density_variation": 0.01, "bending": 10.0, "acceleration": 100.0},
+    "shade": {"density_variation": 0.001, "bending": 10.0, "acceleration": 100.0},
     "hexplane": {"variation": 1e-4},
     "kplanes": {"variation": 1e-4, "acceleration": 1e-2, "motion": 1e-4},
 }
