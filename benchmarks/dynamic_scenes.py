@@ -1,0 +1,92 @@
+"""Fields of moving scenes side by side: the same capture, the same minutes, held-out cameras and times.
+
+python benchmarks/dynamic_scenes.py data/mage data/knight --seconds 120 --out benchmarks/dynamic_scenes.json
+python benchmarks/dynamic_scenes.py data/mage --ablations --out benchmarks/dynamic_ablations.json
+
+Methods and variants take turns on one machine. Every row is added to the report as soon as it is measured,
+on the test pictures before white.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gen3d.config import from_dict, merge
+from gen3d.domains.dynamic_scene.config import DynamicSceneRun
+from gen3d.domains.dynamic_scene.domain import DynamicSceneDomain, SceneFit
+from gen3d.files import atomic_write
+from gen3d.scenes.scene import scene_of
+
+MEASURES = ("psnr", "ssim", "lpips", "seconds_a_frame", "megabytes")
+
+
+def field(**changes: Any) -> dict[str, Any]:
+    return {"domain_config": changes}
+
+
+def penalties(**weights: float) -> dict[str, Any]:
+    return {"fit": {"penalties": weights}}
+
+
+METHODS: dict[str, dict[str, Any]] = {name: field(method=name) for name in ("shade", "hexplane", "kplanes")}
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "harmonics, degree 1": field(head="harmonics"),
+    "harmonics, degree 0": field(head="harmonics", degree=0),
+    "attention, degree 2": field(degree=2),
+    "perceptron": field(head="perceptron"),
+    "planes multiplied": field(deformation={"fusion": "product"}),
+    "projection learned": field(deformation={"learned": True}),
+    "canonical time 0": field(deformation={"canonical_time": 0.0}),
+    "nothing moves": field(deformation={"still": 1.0}),
+    "time not smoothed": penalties(bending=0.0, acceleration=0.0),
+    "density not smoothed": penalties(density_variation=0.0),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("captures", type=Path, nargs="+")
+    parser.add_argument("--seconds", type=float, default=120.0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--ablations", action="store_true", help="variants of SHaDe instead of its rivals")
+    parser.add_argument("--variants", nargs="*", help="names of some; default all")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    variants = ABLATIONS if arguments.ablations else METHODS
+    torch.set_num_threads(arguments.threads)
+
+    report: dict[str, Any] = {"threads": arguments.threads, "seconds": arguments.seconds, "rows": []}
+    if arguments.out.is_file():
+        report = json.loads(arguments.out.read_text())
+        if (report["threads"], report["seconds"]) != (arguments.threads, arguments.seconds):
+            raise SystemExit(f"{arguments.out} is of other threads or seconds; choose another --out")
+    for capture in arguments.captures:
+        for name in arguments.variants or variants:
+            row = {"scene": capture.name, "variant": name}
+            report["rows"] = [old for old in report["rows"] if not row.items() <= old.items()]
+            report["rows"].append({**row, **fitted(capture, variants[name], arguments.seconds)})
+            print(json.dumps(report["rows"][-1]), flush=True)
+            with atomic_write(arguments.out) as temporary:
+                temporary.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def fitted(capture: Path, changes: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """What a field is like after so many seconds of fitting."""
+    # So many steps that time alone ends the fit.
+    values = merge({"fit": {"steps": 10**6}}, changes)
+    run = from_dict(DynamicSceneRun, values, "")
+    fit: SceneFit = DynamicSceneDomain.fitting(run, capture)
+    while fit.seconds < seconds:
+        fit.advance(seconds)
+    scene = scene_of(fit.field, fit.occupancy, fit.views, fit.config.samples)
+    domain = DynamicSceneDomain(run.domain_config)
+    found = {m.name: m.value for m in domain.metrics([scene], DynamicSceneDomain.reference(capture, "test"))}
+    return {"steps": fit.step, **{name: found[name] for name in MEASURES if name in found}}
+
+
+if __name__ == "__main__":
+    main()
