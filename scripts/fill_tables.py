@@ -50,6 +50,15 @@ def chosen(name: str, prefix: str, *, definitions: bool = True) -> str:
     return rows(*(line if definitions else line[:2] for line in lines))
 
 
+def dynamic_scenes(name: str) -> str:
+    found = report(name)["rows"]
+    keys = [key for key in found[0] if key not in ("scene", "variant")]
+    lines = [("scene", "variant", *keys)]
+    for row in found:
+        lines.append((row["scene"], row["variant"], *(f"{row[key]:.4g}" for key in keys)))
+    return rows(*lines)
+
+
 def ablations(name: str) -> str:
     variants = report(name)["variants"]
     keys = list(next(iter(variants.values())))
@@ -142,6 +151,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "shape_ablations": lambda: ablations("shape_ablations"),
     "shape_few_steps": lambda: few_steps("shape_few_steps"),
     "joint": joint,
+    "dynamic_scenes": lambda: dynamic_scenes("dynamic_scenes"),
+    "dynamic_ablations": lambda: dynamic_scenes("dynamic_ablations"),
 }
 
 
