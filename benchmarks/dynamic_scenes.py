@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from gen3d.config import from_dict, merge
+from gen3d.config import from_dict, load_yaml, merge
 from gen3d.domains.dynamic_scene.config import DynamicSceneRun
 from gen3d.domains.dynamic_scene.domain import DynamicSceneDomain, SceneFit
 from gen3d.files import atomic_write
@@ -31,7 +31,14 @@ def penalties(**weights: float) -> dict[str, Any]:
     return {"fit": {"penalties": weights}}
 
 
-METHODS: dict[str, dict[str, Any]] = {name: field(method=name) for name in ("shade", "hexplane", "kplanes")}
+CONFIGS = Path(__file__).parents[1] / "configs"
+METHODS: dict[str, dict[str, Any]] = {
+    "shade": load_yaml(CONFIGS / "dynamic-scene.yaml"),
+    "hexplane": load_yaml(CONFIGS / "dynamic-scene_hexplane.yaml"),
+    "kplanes": load_yaml(CONFIGS / "dynamic-scene_kplanes.yaml"),
+    "voxels": load_yaml(CONFIGS / "dynamic-scene_voxels.yaml"),
+}
+MOVING = ("shade", "hexplane", "kplanes")
 ABLATIONS: dict[str, dict[str, Any]] = {
     "default": {},
     "harmonics, degree 1": field(head="harmonics"),
@@ -65,7 +72,7 @@ def main() -> None:
         if (report["threads"], report["seconds"]) != (arguments.threads, arguments.seconds):
             raise SystemExit(f"{arguments.out} is of other threads or seconds; choose another --out")
     for capture in arguments.captures:
-        for name in arguments.variants or variants:
+        for name in arguments.variants or (variants if arguments.ablations else MOVING):
             row = {"scene": capture.name, "variant": name}
             report["rows"] = [old for old in report["rows"] if not row.items() <= old.items()]
             report["rows"].append({**row, **fitted(capture, variants[name], arguments.seconds)})
@@ -77,7 +84,7 @@ def main() -> None:
 def fitted(capture: Path, changes: dict[str, Any], seconds: float) -> dict[str, Any]:
     """What a field is like after so many seconds of fitting."""
     # So many steps that time alone ends the fit.
-    values = merge({"fit": {"steps": 10**6}}, changes)
+    values = merge(changes, {"fit": {"steps": 10**6}})
     run = from_dict(DynamicSceneRun, values, "")
     fit: SceneFit = DynamicSceneDomain.fitting(run, capture)
     while fit.seconds < seconds:

@@ -147,6 +147,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "shape_voxels_quality": lambda: quality("shape_voxels_quality", definitions=False),
     "shape_voxels_quality_defined": lambda: quality("shape_voxels_quality", definitions=True),
     "shape_chairs": lambda: quality("shape_chairs", definitions=False),
+    "shape_other": lambda: quality("shape_other", definitions=False),
     "shape_test": lambda: quality("shape_test", definitions=False),
     "shape_ablations": lambda: ablations("shape_ablations"),
     "shape_few_steps": lambda: few_steps("shape_few_steps"),

@@ -27,6 +27,7 @@ from gen3d.scenes.quality import psnr, ssim, warped_error
 
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "data" / "tiny" / "scene"
+VOXELS = ROOT / "configs" / "dynamic-scene_voxels.yaml"
 DEBUG = ROOT / "configs" / "dynamic-scene_debug.yaml"
 
 
@@ -324,6 +325,32 @@ class TestMedia:
         with pytest.raises(Gen3dError, match=complaint):
             media.write_film(frames, tmp_path / name)
         assert not list(tmp_path.iterdir())
+
+
+class TestStillScenes:
+    def test_a_voxel_grid_shows_what_held_out_cameras_saw(self, tmp_path):
+        ball = trimesh.creation.icosphere(subdivisions=2)
+        shades = np.uint8(255 * (0.5 + 0.5 * ball.vertices))
+        ball.visual.vertex_colors = np.hstack([shades, np.full_like(shades[:, :1], 255)])
+        ball.export(tmp_path / "ball.ply")
+        capture, out = tmp_path / "capture", tmp_path / "run"
+        sizes = ["--width", 48, "--height", 48, "--train", 20, "--valid", 2, "--test", 4]
+        made = ["--source", tmp_path / "ball.ply", "--out", capture, *sizes, "--quiet"]
+        assert command("prepare", *made) == 0
+        fit = ["--fit.resolutions", "[16,24]", "--fit.grow_at", "[0.0,0.4]", "--fit.samples", 48]
+        changed = ["--config", VOXELS, "--data", capture, "--out", out, "--fit.steps", 200, *fit]
+        assert command("train", *changed, "--quiet") == 0
+        scene, test = gen3d.load(out), read_views(capture, "test")
+        assert not scene.moves
+        seen = [scene.render(test.cameras, view).colour.clamp(0, 1) for view in range(len(test))]
+        truth = torch.from_numpy(test.composited())
+        scores = [psnr(a, b) for a, b in zip(seen, truth, strict=True)]
+        assert min(scores) > 20
+        assert max(psnr(torch.ones_like(b), b) for b in truth) < 14
+
+    def test_what_moves(self, tmp_path, capsys):
+        assert command("train", "--config", VOXELS, "--data", TINY, "--out", tmp_path / "run") == 2
+        assert "has times; voxels stand still" in capsys.readouterr().err
 
 
 class TestBadInput:

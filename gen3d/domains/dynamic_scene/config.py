@@ -11,13 +11,14 @@ from gen3d.fields.heads import make_head
 from gen3d.fields.planes import Deformation, Fusion
 from gen3d.fields.rivals import HexPlaneField, KPlanesField
 from gen3d.fields.shade import ShadeField
+from gen3d.fields.voxels import VoxelField
 from gen3d.scenes.fit import FitConfig
 
-METHODS = ("shade", "hexplane", "kplanes")
 PENALTIES = {
     "shade": {"density_variation": 0.001, "bending": 10.0, "acceleration": 100.0},
     "hexplane": {"variation": 1e-4},
     "kplanes": {"variation": 1e-4, "acceleration": 1e-2, "motion": 1e-4},
+    "voxels": {"density_variation": 0.001},
 }
 """Weights of the penalties of each method: ours, and the published ones."""
 
@@ -53,12 +54,12 @@ class DeformationConfig:
 class DynamicSceneConfig:
     """The field of a moving scene."""
 
-    method: Literal["shade", "hexplane", "kplanes"] = "shade"
-    """SHaDe, or one of the rivals."""
+    method: Literal["shade", "hexplane", "kplanes", "voxels"] = "shade"
+    """SHaDe, one of the rivals, or a voxel grid, in which nothing moves."""
     head: Literal["harmonics", "attention", "perceptron"] = "attention"
-    """What makes colours of features (SHaDe)."""
+    """What makes colours of features (SHaDe, voxels)."""
     degree: int = 1
-    """Of the spherical harmonics, 0 to 3 (SHaDe)."""
+    """Of the spherical harmonics, 0 to 3 (SHaDe, voxels)."""
     deformation: DeformationConfig = field(default_factory=DeformationConfig)
     """Of SHaDe."""
     frames: int = 16
@@ -66,7 +67,8 @@ class DynamicSceneConfig:
     parts: int = 16
     """Parts of time for which empty space is kept apart."""
     hull_share: float = 0.65
-    """The share of the pictures in which a place must be covered to be in the scene."""
+    """The share of the pictures in which a place must be covered to be in the scene; all of them where
+    nothing moves."""
     half_side: float | None = None
     """Of the cube in which the scene is looked for; by default 1.5 with alpha, 1 without."""
 
@@ -97,6 +99,8 @@ def make_field(config: DynamicSceneConfig, box: Tensor, resolution: int) -> Fiel
         return HexPlaneField(box, resolution, config.frames)
     if config.method == "kplanes":
         return KPlanesField(box, resolution, config.frames)
+    if config.method == "voxels":
+        return VoxelField(box, resolution, make_head(config.head, config.degree))
     of = config.deformation
     deformation = Deformation(of.resolution, of.frames, of.features, of.fusion, of.learned, of.canonical_time)
     return ShadeField(box, resolution, make_head(config.head, config.degree), deformation, of.still)
