@@ -3,8 +3,8 @@
 python benchmarks/dynamic_scenes.py data/mage data/knight --seconds 120 --out benchmarks/dynamic_scenes.json
 python benchmarks/dynamic_scenes.py data/mage --ablations --out benchmarks/dynamic_ablations.json
 
-Methods and variants take turns on one machine. Seconds are those on the clock, with nothing else running; with
-one thread they are processor time. Every row is added to the report as soon as it is measured, on the test
+Methods and variants take turns on one machine. Seconds are those on the clock, with nothing else running;
+with one thread they are processor time. Every row is added to the report as soon as it is measured, on the test
 pictures before white.
 """
 
