@@ -4,8 +4,8 @@ python benchmarks/dynamic_scenes.py data/mage data/knight --seconds 120 --out be
 python benchmarks/dynamic_scenes.py data/mage --ablations --out benchmarks/dynamic_ablations.json
 
 Methods and variants take turns on one machine. Seconds are those on the clock, with nothing else running;
-with one thread they are processor time. Every row is added to the report as soon as it is measured, on the test
-pictures before white.
+with one thread they are processor time. Every row is added to the report as soon as it is measured, on the
+test pictures before white.
 """
 
 import argparse
