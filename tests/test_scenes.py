@@ -379,7 +379,7 @@ class TestBadInput:
     def test_a_scene_elsewhere(self):
         views = read_views(TINY, "train")
         empty = Views(np.zeros_like(views.images), views.cameras, views.names, has_alpha=True)
-        with pytest.raises(Gen3dError, match="no place in the cube of half side"):
+        with pytest.raises(Gen3dError, match=r"no place in the box from \[-1.5, -1.5, -1.5\]"):
             carved(empty, 4, 0.65)
 
     @pytest.mark.parametrize(

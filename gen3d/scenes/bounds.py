@@ -37,17 +37,27 @@ def carved(views: Views, parts: int, share: float, half_side: float | None = Non
     opaque = torch.from_numpy(views.images[..., 3]) >= OPAQUE
     coarse = Occupancy(cube, RESOLUTION, parts)
     coarse.carve(views.cameras, opaque, share)
-    kept = coarse.centres()[coarse.cells.any(0).flatten()]
-    if not len(kept):
-        raise Gen3dError(
-            f"no place in the cube of half side {reach:g} is covered in {share:.0%} of the images that show "
-            "it: the scene lies elsewhere, or the poses are wrong (gen3d prepare --check)"
-        )
-    margin = 1.5 * 2 * reach / RESOLUTION
-    box = torch.stack([kept.amin(0) - margin, kept.amax(0) + margin]).clamp(-reach, reach)
-    fine = Occupancy(box, RESOLUTION, parts)
+    fine = Occupancy(box_of(coarse), RESOLUTION, parts)
     fine.carve(views.cameras, opaque, share)
     return fine
+
+
+def box_of(occupancy: Occupancy) -> Tensor:
+    """The box (2, 3) around all occupied cells of a carved grid, a cell and a half wider on every side.
+
+    Raises:
+        Gen3dError: no cell is occupied.
+    """
+    kept = occupancy.centres()[occupancy.cells.any(0).flatten()]
+    low, high = occupancy.box
+    if not len(kept):
+        raise Gen3dError(
+            f"no place in the box from {low.tolist()} to {high.tolist()} is covered in enough of the images "
+            "that show it: the scene lies elsewhere, or the poses are wrong (gen3d prepare --check)"
+        )
+    margin = 1.5 * (high - low) / occupancy.cells.shape[1]
+    box = torch.stack([kept.amin(0) - margin, kept.amax(0) + margin])
+    return box.clamp(low, high)
 
 
 def near_silhouettes(views: Views, radius: int) -> Tensor:
