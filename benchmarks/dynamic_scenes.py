@@ -42,6 +42,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "hexplane": load_yaml(CONFIGS / "dynamic-scene_hexplane.yaml"),
     "kplanes": load_yaml(CONFIGS / "dynamic-scene_kplanes.yaml"),
     "voxels": load_yaml(CONFIGS / "dynamic-scene_voxels.yaml"),
+    "hashgrid": load_yaml(CONFIGS / "dynamic-scene_hashgrid.yaml"),
 }
 # So many steps that time alone ends the fit.
 ENDLESS = {"fit": {"steps": 10**6}}
@@ -56,6 +57,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "projection learned": field(deformation={"learned": True}),
     "canonical time 0": field(deformation={"canonical_time": 0.0}),
     "nothing moves": field(deformation={"still": 1.0}),
+    "finer steps": {"fit": {"samples": 80, "finer": 32}},
     "time not smoothed": penalties(bending=0.0, acceleration=0.0),
     "density not smoothed": penalties(density_variation=0.0),
 }

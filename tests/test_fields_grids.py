@@ -11,6 +11,7 @@ from scipy.special import sph_harm_y
 from gen3d.errors import Gen3dError
 from gen3d.fields.base import unit
 from gen3d.fields.harmonics import bands, count, harmonics
+from gen3d.fields.hashgrid import HashField, HashGrid, hashed
 from gen3d.fields.heads import HEADS, HarmonicsAttentionHead, HarmonicsHead, make_head, time_features
 from gen3d.fields.planes import Deformation, Planes, six_planes
 from gen3d.fields.rivals import HexPlaneField, KPlanesField
@@ -201,6 +202,55 @@ class TestVoxelField:
             grid_shape(torch.tensor([[0.0, 0, 0], [1, -1, 1]]), 8)
         with pytest.raises(Gen3dError, match="resolution is 1"):
             VoxelField(BOX, 1)
+
+
+class TestHashGrid:
+    def test_every_level_against_a_loop(self):
+        """Rows by whole numbers of Python, which never overflow."""
+        grid = HashGrid(levels=3, coarsest=4, finest=40, rows=64, features=2)
+        assert grid.sizes == [4, 13, 40]
+        for table in grid.tables:
+            torch.nn.init.normal_(table)
+        places = 0.99 * directions(20)
+        found = grid(places).view(20, 3, 2)
+        for place, values in zip(places.double(), found, strict=True):
+            for level, (table, size) in enumerate(zip(grid.tables, grid.sizes, strict=True)):
+                at = [(float(p) + 1) / 2 * (size - 1) for p in place]
+                expected = torch.zeros(2)
+                for corner in itertools.product((0, 1), repeat=3):
+                    point = [int(a) + c for a, c in zip(at, corner, strict=True)]
+                    weight = math.prod(a % 1 if c else 1 - a % 1 for a, c in zip(at, corner, strict=True))
+                    x, y, z = point
+                    row = (x * size + y) * size + z
+                    if size**3 > 64:
+                        row = (x ^ (y * 2654435761) ^ (z * 805459861)) % 64
+                    expected += weight * table[row].detach()
+                assert torch.allclose(values[level], expected, atol=1e-3)
+
+    def test_fine_grids_share_small_tables(self):
+        grid = HashGrid(levels=4, coarsest=8, finest=512, rows=1 << 12, features=2)
+        assert [len(table) for table in grid.tables] == [512, 4096, 4096, 4096]
+        rows = hashed(torch.arange(512**3 - 4096, 512**3), 512, 4096)
+        assert rows.min() >= 0
+        assert rows.max() < 4096
+        assert len(rows.unique()) > 2000  # a random map would hit 1 - 1/e of them
+
+    def test_the_field_is_nearly_empty_and_every_parameter_learns(self):
+        field = HashField(BOX, 32)
+        points = 0.9 * directions(300)
+        density, located = field.density(points, None)
+        assert (2 * density < 0.7).all()
+        colour = field.colour(located, directions(300), None)
+        assert ((colour > 0) & (colour < 1)).all()
+        (density.sum() + colour.sum()).backward()
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in field.parameters())
+        rated = {id(p) for parameters, _ in field.rates() for p in parameters}
+        assert rated == {id(p) for p in field.parameters()}
+
+    @pytest.mark.parametrize("wrong", [{"levels": 1}, {"rows": 100}, {"coarsest": 64, "finest": 32}])
+    def test_what_makes_no_grid(self, wrong):
+        with pytest.raises(Gen3dError, match="power of 2"):
+            HashGrid(**wrong)
 
 
 class TestPlanes:

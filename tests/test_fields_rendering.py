@@ -75,6 +75,55 @@ def steep(points: Tensor) -> Tensor:
     return 500 * torch.sigmoid((0.5 - points.norm(dim=1)) / 0.005)
 
 
+class TestFinerSteps:
+    def test_a_thin_shell_is_seen_as_it_is(self):
+        """Coarse steps hit or miss it by chance; finer ones near it find its optical thickness."""
+        thickness, wide = 1.5, 0.03
+        field = Analytic(
+            lambda p: thickness / (wide * math.sqrt(math.pi)) * torch.exp(-((p[:, 0] - 0.13) / wide).square())
+        )
+        exact = 1 - math.exp(-thickness)
+        rays = along_x((0, 0), (0.3, 0.2))
+        coarse = render(field, rays, length=0.1)
+        fine = render(field, rays, length=0.1, finer=32)
+        assert fine.opacity.numpy() == pytest.approx([exact] * 2, abs=1e-3)
+        assert (fine.opacity - exact).abs().max() < 0.1 * (coarse.opacity - exact).abs().max()
+        assert fine.depth.numpy() == pytest.approx(render(field, rays, length=1e-3).depth.numpy(), abs=0.005)
+
+    @pytest.mark.parametrize("sigma", [0.1, 5.0])
+    def test_no_length_is_lost(self, sigma):
+        field = Analytic(lambda points: torch.full((len(points),), sigma))
+        seen = render(field, along_x((0, 0), (0.3, -0.7), (3, 0)), length=0.05, finer=20)
+        opacity = 1 - math.exp(-2 * sigma)
+        assert seen.opacity.numpy() == pytest.approx([opacity, opacity, 0], rel=1e-4)
+
+    def test_they_go_where_most_is_seen(self):
+        places = []
+
+        def density(points: Tensor) -> Tensor:
+            places.append(points)
+            return ball(points)
+
+        render(Analytic(density), along_x((0, 0)), length=0.1, finer=40)
+        first, second = places
+        assert len(first) == 20
+        assert 50 <= len(second) <= 70
+        near = (second[:, 0] + 0.5).abs() < 0.2  # the ball's near side; its inside is hidden
+        assert near.float().mean() > 0.6
+
+    def test_gradients_are_those_of_finite_differences(self):
+        scale = torch.ones((), dtype=torch.float64, requires_grad=True)
+        rays = along_x((0.2, -0.1))
+        rays = Rays(rays.origins.double(), rays.directions.double())
+
+        def opacity(scale: Tensor) -> Tensor:
+            # Where steps are split is no function of the scale: the look is at another field.
+            field = Analytic(lambda p: scale * cloud(p), box=CUBE.double())
+            return render(field, rays, length=0.2, finer=8).opacity
+
+        assert torch.autograd.gradcheck(opacity, (scale,), eps=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize(("shape", "off", "agreement"), [(ball, 0.01, 0.85), (steep, 0.03, 0.99)])
 def test_a_ball_has_its_silhouette_depth_and_normals(shape, off, agreement):
     """A density that jumps has slopes of 0 or all along each axis, hence coarse normals; one that rises

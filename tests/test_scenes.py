@@ -28,6 +28,7 @@ from gen3d.scenes.quality import psnr, ssim, warped_error
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "data" / "tiny" / "scene"
 VOXELS = ROOT / "configs" / "dynamic-scene_voxels.yaml"
+HASHGRID = ROOT / "configs" / "dynamic-scene_hashgrid.yaml"
 DEBUG = ROOT / "configs" / "dynamic-scene_debug.yaml"
 
 
@@ -328,7 +329,16 @@ class TestMedia:
 
 
 class TestStillScenes:
-    def test_a_voxel_grid_shows_what_held_out_cameras_saw(self, tmp_path):
+    @pytest.mark.parametrize(
+        ("config", "changes"),
+        [
+            (VOXELS, ["--fit.resolutions", "[16,24]", "--fit.grow_at", "[0.0,0.4]"]),
+            (VOXELS, ["--fit.resolutions", "[24]", "--fit.grow_at", "[0.0]", "--fit.finer", 16]),
+            (HASHGRID, ["--fit.resolutions", "[48]"]),
+        ],
+        ids=["voxels", "finer steps", "hash grid"],
+    )
+    def test_a_grid_shows_what_held_out_cameras_saw(self, tmp_path, config, changes):
         ball = trimesh.creation.icosphere(subdivisions=2)
         shades = np.uint8(255 * (0.5 + 0.5 * ball.vertices))
         ball.visual.vertex_colors = np.hstack([shades, np.full_like(shades[:, :1], 255)])
@@ -337,8 +347,8 @@ class TestStillScenes:
         sizes = ["--width", 48, "--height", 48, "--train", 20, "--valid", 2, "--test", 4]
         made = ["--source", tmp_path / "ball.ply", "--out", capture, *sizes, "--quiet"]
         assert command("prepare", *made) == 0
-        fit = ["--fit.resolutions", "[16,24]", "--fit.grow_at", "[0.0,0.4]", "--fit.samples", 48]
-        changed = ["--config", VOXELS, "--data", capture, "--out", out, "--fit.steps", 200, *fit]
+        fit = ["--fit.samples", 48, "--fit.steps", 200, *changes]
+        changed = ["--config", config, "--data", capture, "--out", out, *fit]
         assert command("train", *changed, "--quiet") == 0
         scene, test = gen3d.load(out), read_views(capture, "test")
         assert not scene.moves
@@ -350,7 +360,7 @@ class TestStillScenes:
 
     def test_what_moves(self, tmp_path, capsys):
         assert command("train", "--config", VOXELS, "--data", TINY, "--out", tmp_path / "run") == 2
-        assert "has times; voxels stand still" in capsys.readouterr().err
+        assert "has times, and voxels has none" in capsys.readouterr().err
 
 
 class TestBadInput:

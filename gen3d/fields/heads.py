@@ -94,6 +94,42 @@ class PerceptronHead(Head):
         return torch.sigmoid(self.network(torch.cat(told, 1)))
 
 
+class DensityAndColour(nn.Module):
+    """Two small networks, after Instant-NGP (arXiv 2201.05989): features to a density and to what the second
+    network, told the direction, makes a colour of.
+
+    Args:
+        features: of a point.
+        width: of the hidden layers.
+        known: numbers that the first network hands to the second.
+        shift: added to the logarithm of the density: below 0, space is nearly empty at the start.
+    """
+
+    def __init__(self, features: int, width: int = 64, known: int = 15, shift: float = -1.0) -> None:
+        super().__init__()
+        self.shift = shift
+        self.density_network = nn.Sequential(
+            nn.Linear(features, width), nn.ReLU(), nn.Linear(width, 1 + known)
+        )
+        self.colour_network = nn.Sequential(
+            nn.Linear(known + count(3), width),
+            nn.ReLU(),
+            nn.Linear(width, width),
+            nn.ReLU(),
+            nn.Linear(width, 3),
+        )
+
+    def density(self, features: Tensor) -> tuple[Tensor, tuple[Tensor]]:
+        """Densities (P,) of features (P, F), and what `colour` needs of each point (P, known)."""
+        found = self.density_network(features)
+        # Truncated as published, so that no gradient overflows.
+        return torch.exp((found[:, 0] + self.shift).clamp(max=15)), (found[:, 1:],)
+
+    def colour(self, known: Tensor, directions: Tensor) -> Tensor:
+        """Colours (P, 3) in (0, 1) of what `density` has handed over."""
+        return torch.sigmoid(self.colour_network(torch.cat([known, harmonics(directions, 3)], 1)))
+
+
 def time_features(directions: Tensor, times: Tensor | None) -> Tensor:
     """(P, 8): sines and cosines of the time, zeros where there is none."""
     if times is None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gen3d.fields.base import Field, Located, unit
-from gen3d.fields.harmonics import count, harmonics
+from gen3d.fields.heads import DensityAndColour
 from gen3d.fields.planes import Planes, six_planes
 
 
@@ -110,26 +110,14 @@ class KPlanesField(Field):
                 nn.init.ones_(table)
             else:
                 nn.init.uniform_(table, 0.1, 0.5)
-        known = 15
-        self.density_network = nn.Sequential(
-            nn.Linear(features * len(scales), width), nn.ReLU(), nn.Linear(width, 1 + known)
-        )
-        self.colour_network = nn.Sequential(
-            nn.Linear(known + count(3), width),
-            nn.ReLU(),
-            nn.Linear(width, width),
-            nn.ReLU(),
-            nn.Linear(width, 3),
-        )
+        self.networks = DensityAndColour(features * len(scales), width)
 
     def density(self, points: Tensor, times: Tensor | None) -> tuple[Tensor, Located]:
         places, when = unit(points, self.box), _times(points, times)
-        found = self.density_network(torch.cat([planes(places, when) for planes in self.scales], 1))
-        # Truncated as published, so that no gradient overflows.
-        return torch.exp((found[:, 0] - 1).clamp(max=15)), (found[:, 1:],)
+        return self.networks.density(torch.cat([planes(places, when) for planes in self.scales], 1))
 
     def colour(self, located: Located, directions: Tensor, times: Tensor | None) -> Tensor:
-        return torch.sigmoid(self.colour_network(torch.cat([located[0], harmonics(directions, 3)], 1)))
+        return self.networks.colour(located[0], directions)
 
     def penalties(self) -> dict[str, Tensor]:
         """`variation` in space, `acceleration` in time, and `motion`: how far planes with time are from 1."""

@@ -184,7 +184,7 @@ class Gen3dModel(Model):  # type: ignore[misc]
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Tensor]:
         times = ray_bundle.times
-        if self.config.scene.method == "voxels":
+        if not self.config.scene.moves:
             times = None
         elif times is None:
             times = ray_bundle.origins.new_zeros(len(ray_bundle.origins), 1)

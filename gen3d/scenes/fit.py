@@ -42,6 +42,8 @@ class FitConfig:
     """Shares of the run at which the stages begin."""
     samples: int = 160
     """Steps of a ray that crosses the box along its longest side; fewer, at least half, in coarser stages."""
+    finer: int = 0
+    """Steps that a ray gains where most is seen: see `gen3d.fields.rendering.render`."""
     foreground: float = 0.5
     """The share of the rays that is drawn near silhouettes."""
     penalties: dict[str, float] = field(default_factory=dict)
@@ -53,7 +55,7 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         require_at_least(1, self, "steps", "rays", "samples")
-        require_at_least(0, self, "foreground", "prune_below", "seed")
+        require_at_least(0, self, "finer", "foreground", "prune_below", "seed")
         if not self.learning_rate > 0 or not 0 < self.final_rate <= 1:
             raise ValueError("learning_rate must be above 0, final_rate in (0, 1]")
         if self.foreground > 1:
@@ -139,6 +141,7 @@ class Fit:
             occupancy=self.occupancy,
             generator=self.generator,
             jitter=True,
+            finer=config.finer,
         )
         target = pixels[:, :3] * pixels[:, 3:] + (1 - pixels[:, 3:]) * background
         error = (seen.colour - target).square().mean()

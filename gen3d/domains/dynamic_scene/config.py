@@ -7,6 +7,7 @@ from torch import Tensor
 
 from gen3d.config import require_at_least
 from gen3d.fields.base import Field
+from gen3d.fields.hashgrid import HashField
 from gen3d.fields.heads import make_head
 from gen3d.fields.planes import Deformation, Fusion
 from gen3d.fields.rivals import HexPlaneField, KPlanesField
@@ -19,6 +20,7 @@ PENALTIES = {
     "hexplane": {"variation": 1e-4},
     "kplanes": {"variation": 1e-4, "acceleration": 1e-2, "motion": 1e-4},
     "voxels": {"density_variation": 0.001},
+    "hashgrid": {},
 }
 """Weights of the penalties of each method: ours, and the published ones."""
 
@@ -54,8 +56,8 @@ class DeformationConfig:
 class DynamicSceneConfig:
     """The field of a moving scene."""
 
-    method: Literal["shade", "hexplane", "kplanes", "voxels"] = "shade"
-    """SHaDe, one of the rivals, or a voxel grid, in which nothing moves."""
+    method: Literal["shade", "hexplane", "kplanes", "voxels", "hashgrid"] = "shade"
+    """SHaDe, one of the rivals, or a voxel or hash grid, in which nothing moves."""
     head: Literal["harmonics", "attention", "perceptron"] = "attention"
     """What makes colours of features (SHaDe, voxels)."""
     degree: int = 1
@@ -80,6 +82,11 @@ class DynamicSceneConfig:
         if self.half_side is not None and not self.half_side > 0:
             raise ValueError(f"half_side is {self.half_side}; it must be above 0")
 
+    @property
+    def moves(self) -> bool:
+        """Whether the field depends on time."""
+        return self.method not in ("voxels", "hashgrid")
+
 
 @dataclass(frozen=True)
 class DynamicSceneRun:
@@ -101,6 +108,8 @@ def make_field(config: DynamicSceneConfig, box: Tensor, resolution: int) -> Fiel
         return KPlanesField(box, resolution, config.frames)
     if config.method == "voxels":
         return VoxelField(box, resolution, make_head(config.head, config.degree))
+    if config.method == "hashgrid":
+        return HashField(box, resolution)
     of = config.deformation
     deformation = Deformation(of.resolution, of.frames, of.features, of.fusion, of.learned, of.canonical_time)
     return ShadeField(box, resolution, make_head(config.head, config.degree), deformation, of.still)

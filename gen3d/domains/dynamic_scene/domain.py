@@ -108,14 +108,16 @@ class DynamicSceneDomain(SceneDomain):
     @classmethod
     def fitting(cls, config: DynamicSceneRun, data: Path) -> SceneFit:
         views = read_views(data, "train")
-        method = config.domain_config.method
-        if method != "voxels" and views.cameras.times is None:
+        of = config.domain_config
+        if of.moves and views.cameras.times is None:
             raise Gen3dError(
                 f"{data} has no times; a moving scene needs one for each picture, and for what stands still "
                 "there is domain_config.method voxels"
             )
-        if method == "voxels" and views.cameras.times is not None:
-            raise Gen3dError(f"{data} has times; voxels stand still: choose another domain_config.method")
+        if not of.moves and views.cameras.times is not None:
+            raise Gen3dError(
+                f"{data} has times, and {of.method} has none: choose another domain_config.method"
+            )
         if len(views) < 2:
             raise Gen3dError(f"{data} has one picture for training; a scene needs at least 2")
         return SceneFit(config, views, _held_out(data))
