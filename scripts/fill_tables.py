@@ -50,6 +50,23 @@ def chosen(name: str, prefix: str, *, definitions: bool = True) -> str:
     return rows(*(line if definitions else line[:2] for line in lines))
 
 
+def side_by_side(name: str) -> str:
+    """PSNR of every scene by every method, and below it the means of all that was measured."""
+    found = report(name)["rows"]
+    variants = list(dict.fromkeys(row["variant"] for row in found))
+    scenes: dict[str, dict[str, dict[str, float]]] = {}
+    for row in found:
+        scenes.setdefault(row["scene"], {})[row["variant"]] = row
+    lines = [("scene", *variants)]
+    whole = {scene: of for scene, of in scenes.items() if len(of) == len(variants)}
+    for scene, of in whole.items():
+        lines.append((scene, *(f"{of[variant]['psnr']:.2f}" for variant in variants)))
+    for key in [key for key in found[0] if key not in ("scene", "variant")]:
+        means = (sum(of[variant][key] for of in whole.values()) / len(whole) for variant in variants)
+        lines.append((f"mean {key}", *(f"{value:.4g}" for value in means)))
+    return rows(*lines)
+
+
 def dynamic_scenes(name: str) -> str:
     found = report(name)["rows"]
     keys = [key for key in found[0] if key not in ("scene", "variant")]
@@ -152,7 +169,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "shape_ablations": lambda: ablations("shape_ablations"),
     "shape_few_steps": lambda: few_steps("shape_few_steps"),
     "joint": joint,
-    "dynamic_scenes": lambda: dynamic_scenes("dynamic_scenes"),
+    "dynamic_scenes": lambda: side_by_side("dynamic_scenes"),
+    "dynamic_scenes_400": lambda: side_by_side("dynamic_scenes_400"),
+    "real_scene": lambda: side_by_side("real_scene"),
+    "static_scene": lambda: dynamic_scenes("static_scene"),
     "dynamic_ablations": lambda: dynamic_scenes("dynamic_ablations"),
 }
 
