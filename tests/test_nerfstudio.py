@@ -22,8 +22,9 @@ from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.plugins.registry import discover_methods
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from gen3d.domains.dynamic_scene.config import DynamicSceneConfig
 from gen3d.plugins.exchange import to_scene
-from gen3d.plugins.nerfstudio import Gen3dModelConfig
+from gen3d.plugins.nerfstudio import Gen3dModel, Gen3dModelConfig
 
 pytestmark = pytest.mark.slow
 
@@ -105,9 +106,7 @@ def test_gen3d_sees_the_same_in_its_checkpoint(shade, scene):
 
 
 def test_nerfstudio_sees_the_same_in_a_checkpoint_of_gen3d(scene):
-    config = Gen3dModelConfig(begin_from=scene, resolutions=(12, 20), grow_at=(0.0, 0.4), samples=40)
-    box = SceneBox(aabb=torch.tensor([[-1.5] * 3, [1.5] * 3]))
-    model = config.setup(scene_box=box, num_train_data=1).eval()
+    model = begun(scene).eval()
     found = gen3d.load(scene)
     rays = found.cameras.image_rays(3)
     bundle = RayBundle(
@@ -121,6 +120,20 @@ def test_nerfstudio_sees_the_same_in_a_checkpoint_of_gen3d(scene):
     ours = found.render(found.cameras, 3)
     assert torch.allclose(seen["rgb"], ours.colour.clamp(0, 1).view(-1, 3), atol=1e-5)
     assert torch.allclose(seen["depth"][:, 0], ours.depth.view(-1), atol=1e-4)
+
+
+def begun(scene: Path, parts: int = 6) -> Gen3dModel:
+    of = DynamicSceneConfig(parts=parts)
+    config = Gen3dModelConfig(
+        begin_from=scene, scene=of, resolutions=(12, 20), grow_at=(0.0, 0.4), samples=40
+    )
+    box = SceneBox(aabb=torch.tensor([[-1.5] * 3, [1.5] * 3]))
+    return config.setup(scene_box=box, num_train_data=1)
+
+
+def test_a_checkpoint_of_another_field_is_refused(scene):
+    with pytest.raises(Gen3dError, match="'parts': 6"):
+        begun(scene, parts=5)
 
 
 def test_training_goes_on_from_a_checkpoint_of_gen3d(scene, tmp_path):

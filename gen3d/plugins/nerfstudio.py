@@ -37,7 +37,7 @@ from gen3d.errors import Gen3dError
 from gen3d.fields.cameras import Cameras, Rays
 from gen3d.fields.occupancy import Occupancy
 from gen3d.fields.rendering import render
-from gen3d.scenes.bounds import OPAQUE, RESOLUTION, box_of
+from gen3d.scenes.bounds import OPAQUE, RESOLUTION, silhouettes_leave
 from gen3d.scenes.fit import BETAS, PRUNE_EVERY, PRUNE_FIRST, step_length
 
 GROUPS = ("densities", "colours", "head", "deformation")
@@ -96,9 +96,15 @@ class Gen3dModel(Model):  # type: ignore[misc]
             self.field = make_field(config.scene, box, config.resolutions[0])
             self.occupancy = Occupancy(box, RESOLUTION, parts)
         else:
-            scene = DynamicSceneDomain.load(config.begin_from)
+            scene, stored = DynamicSceneDomain.read(config.begin_from)
+            if stored != config.scene:
+                raise Gen3dError(
+                    f"{config.begin_from} is a field of {to_dict(stored)}; set --pipeline.model.scene alike, "
+                    f"not {to_dict(config.scene)}"
+                )
             self.field, self.occupancy = scene.field, scene.occupancy
             first = len(config.resolutions) - 1
+            self.field.refine(config.resolutions[first])
         self.register_buffer("stage", torch.tensor(first))
         self.register_buffer("backdrop", torch.ones(3))
         self.alpha: Tensor | None = None
@@ -142,12 +148,9 @@ class Gen3dModel(Model):  # type: ignore[misc]
     @torch.no_grad()
     def _carve(self, cameras: Cameras, opaque: Tensor) -> None:
         """Empty what silhouettes rule out, and put the box around what is left."""
-        share = self.config.scene.hull_share
-        self.occupancy.carve(cameras, opaque, share)
-        box = box_of(self.occupancy)
-        self.field.box.copy_(box)
-        self.occupancy = Occupancy(box, RESOLUTION, self.config.scene.parts)
-        self.occupancy.carve(cameras, opaque, share)
+        of = self.config.scene
+        self.occupancy = silhouettes_leave(self.field.box.cpu(), cameras, opaque, of.parts, of.hull_share)
+        self.field.box.copy_(self.occupancy.box)
         self.field.refine(self.config.resolutions[0])
         self.to(self.device)
 

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from gen3d.captures.views import Views
 from gen3d.errors import Gen3dError
+from gen3d.fields.cameras import Cameras
 from gen3d.fields.occupancy import Occupancy
 
 OPAQUE = 13
@@ -35,19 +36,27 @@ def carved(views: Views, parts: int, share: float, half_side: float | None = Non
     if not views.has_alpha:
         return Occupancy(cube, RESOLUTION, parts)
     opaque = torch.from_numpy(views.images[..., 3]) >= OPAQUE
-    coarse = Occupancy(cube, RESOLUTION, parts)
-    coarse.carve(views.cameras, opaque, share)
-    fine = Occupancy(box_of(coarse), RESOLUTION, parts)
-    fine.carve(views.cameras, opaque, share)
+    return silhouettes_leave(cube, views.cameras, opaque, parts, share)
+
+
+def silhouettes_leave(box: Tensor, cameras: Cameras, opaque: Tensor, parts: int, share: float) -> Occupancy:
+    """The occupancy grid of what silhouettes leave of a box (2, 3), on the smaller box around that.
+
+    Args:
+        opaque: (V, H, W), True where a camera sees something.
+
+    Raises:
+        Gen3dError: nothing is left.
+    """
+    coarse = Occupancy(box, RESOLUTION, parts)
+    coarse.carve(cameras, opaque, share)
+    fine = Occupancy(_box_of(coarse), RESOLUTION, parts)
+    fine.carve(cameras, opaque, share)
     return fine
 
 
-def box_of(occupancy: Occupancy) -> Tensor:
-    """The box (2, 3) around all occupied cells of a carved grid, a cell and a half wider on every side.
-
-    Raises:
-        Gen3dError: no cell is occupied.
-    """
+def _box_of(occupancy: Occupancy) -> Tensor:
+    """The box (2, 3) around all occupied cells of a carved grid, a cell and a half wider on every side."""
     kept = occupancy.centres()[occupancy.cells.any(0).flatten()]
     low, high = occupancy.box
     if not len(kept):

@@ -124,9 +124,18 @@ class DynamicSceneDomain(SceneDomain):
 
     @classmethod
     def load(cls, folder: Path) -> Scene:
+        return cls.read(folder)[0]
+
+    @classmethod
+    def read(cls, folder: Path) -> tuple[Scene, DynamicSceneConfig]:
+        """The scene of a checkpoint or run folder, and the configuration of its field.
+
+        Raises:
+            Gen3dError: no checkpoint, or one of something else.
+        """
         folder = folder / "checkpoint" if (folder / "checkpoint").is_dir() else folder
-        scene, _ = read_scene(folder, _field_of)
-        return scene
+        scene, stored = read_scene(folder, _field_of)
+        return scene, _config_of(stored)
 
     @classmethod
     def show(
@@ -202,7 +211,9 @@ def _held_out(data: Path) -> Views | None:
         return None
 
 
-def _field_of(config: dict[str, Any], box: torch.Tensor) -> Any:
-    return make_field(
-        from_dict(DynamicSceneConfig, config["domain_config"], "domain_config"), box, config["resolution"]
-    )
+def _config_of(stored: dict[str, Any]) -> DynamicSceneConfig:
+    return from_dict(DynamicSceneConfig, stored["domain_config"], "domain_config")
+
+
+def _field_of(stored: dict[str, Any], box: torch.Tensor) -> Any:
+    return make_field(_config_of(stored), box, stored["resolution"])
