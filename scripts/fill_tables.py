@@ -170,7 +170,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "shape_few_steps": lambda: few_steps("shape_few_steps"),
     "joint": joint,
     "dynamic_scenes": lambda: side_by_side("dynamic_scenes"),
-    "dynamic_scenes_400": lambda: side_by_side("dynamic_scenes_400"),
     "real_scene": lambda: side_by_side("real_scene"),
     "static_scene": lambda: dynamic_scenes("static_scene"),
     "dynamic_ablations": lambda: dynamic_scenes("dynamic_ablations"),

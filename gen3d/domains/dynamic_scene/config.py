@@ -68,7 +68,7 @@ class DynamicSceneConfig:
     """Grid points along time (rivals)."""
     parts: int = 16
     """Parts of time for which empty space is kept apart."""
-    hull_share: float = 0.65
+    hull_share: float = 0.35
     """The share of the pictures in which a place must be covered to be in the scene; all of them where
     nothing moves."""
     half_side: float | None = None
