@@ -58,9 +58,9 @@ def side_by_side(name: str) -> str:
     for row in found:
         scenes.setdefault(row["scene"], {})[row["variant"]] = row
     lines = [("scene", *variants)]
+    for scene, of in scenes.items():
+        lines.append((scene, *(f"{of[v]['psnr']:.2f}" if v in of else "" for v in variants)))
     whole = {scene: of for scene, of in scenes.items() if len(of) == len(variants)}
-    for scene, of in whole.items():
-        lines.append((scene, *(f"{of[variant]['psnr']:.2f}" for variant in variants)))
     for key in [key for key in found[0] if key not in ("scene", "variant")]:
         means = (sum(of[variant][key] for of in whole.values()) / len(whole) for variant in variants)
         lines.append((f"mean {key}", *(f"{value:.4g}" for value in means)))
