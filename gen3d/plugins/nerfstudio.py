@@ -80,7 +80,6 @@ class Gen3dModel(Model):  # type: ignore[misc]
     """A field of gen3d as nerfstudio trains, evaluates and shows it."""
 
     config: Gen3dModelConfig
-    box: Tensor
     stage: Tensor
     about: Tensor
     backdrop: Tensor
