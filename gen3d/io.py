@@ -50,6 +50,9 @@ FORMATS: dict[str, Format] = {
     ".glb": _MESH,
     ".off": _MESH,
     ".binvox": Format("gen3d.domains.shapes.writers:write_binvox", _SHAPE_READER, many=False),
+    ".safetensors": Format(
+        "gen3d.scenes.files:write_scene_file", "gen3d.scenes.files:read_objects", many=False
+    ),
     ".npz": Format("gen3d.domains.shapes.writers:write_npz", _SHAPE_READER),
 }
 """Extension (or, for files without one, the name up to a `_` or `-`) to format."""

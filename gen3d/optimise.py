@@ -18,6 +18,7 @@ from gen3d.config import load_yaml, to_dict
 from gen3d.domains.base import Fitting, SceneDomain
 from gen3d.errors import Gen3dError
 from gen3d.files import atomic_write
+from gen3d.generator import Generator
 from gen3d.run_config import check_same_run
 from gen3d.train import STATE, stop_signal
 
@@ -64,7 +65,9 @@ def optimise(
     going_on = resume and (out / STATE).exists()
     if going_on:
         check_same_run(load_yaml(out / "config.yaml"), to_dict(config), out)
-    run = cls.fitting(config, Path(data))
+    asked = getattr(config, "prior", None)
+    prior = None if asked is None else Generator.from_pretrained(asked.checkpoint, "cpu")
+    run = cls.fitting(config, Path(data), prior)
     if going_on:
         run.restore(out / STATE)
     else:

@@ -23,6 +23,7 @@ FLOORS = [
         "config",
         "draws",
         "metrics",
+        "sets",
         "moments",
         "parallel",
         "media",

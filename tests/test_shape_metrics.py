@@ -14,7 +14,9 @@ from gen3d.domains.shapes.metrics.distances import (
     earth_mover_matrix,
     representatives,
 )
-from gen3d.domains.shapes.metrics.sets import (
+from gen3d.domains.shapes.metrics.shapes import shape_metrics
+from gen3d.errors import Gen3dError
+from gen3d.sets import (
     coverage,
     jensen_shannon,
     least_distances,
@@ -23,8 +25,6 @@ from gen3d.domains.shapes.metrics.sets import (
     scores,
     standard_errors,
 )
-from gen3d.domains.shapes.metrics.shapes import shape_metrics
-from gen3d.errors import Gen3dError
 
 RNG = np.random.default_rng(0)
 

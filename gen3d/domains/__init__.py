@@ -27,6 +27,9 @@ TABLE: dict[str, Entry] = {
     "molecule": Entry("gen3d.domains.atoms:MoleculeDomain", "gen3d.domains.atoms.options:MoleculeOptions"),
     "crystal": Entry("gen3d.domains.atoms:CrystalDomain", "gen3d.domains.atoms.options:CrystalOptions"),
     "shape": Entry("gen3d.domains.shapes:ShapeDomain", "gen3d.domains.shapes.options:ShapeOptions"),
+    "scene-prior": Entry(
+        "gen3d.domains.scene_prior:ScenePriorDomain", "gen3d.domains.scene_prior.options:ScenePriorOptions"
+    ),
     "dynamic-scene": Entry(
         "gen3d.domains.dynamic_scene:DynamicSceneDomain",
         "gen3d.domains.dynamic_scene.options:DynamicSceneOptions",

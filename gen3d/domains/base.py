@@ -330,8 +330,9 @@ class SceneDomain(Domain):
 
     @classmethod
     @abstractmethod
-    def fitting(cls, config: Any, data: Path) -> Fitting:
-        """A fit that has not begun, of a `RunConfig` to a capture."""
+    def fitting(cls, config: Any, data: Path, prior: Any = None) -> Fitting:
+        """A fit that has not begun, of a `RunConfig` to a capture; `prior` is the `gen3d.generator.Generator`
+        that the configuration's `prior` names, if any."""
 
     @classmethod
     @abstractmethod

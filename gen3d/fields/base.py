@@ -14,10 +14,12 @@ class Field(nn.Module, ABC):
     Attributes:
         box: (2, 3), its corners; outside there is nothing.
         channels: of a colour.
+        settled: whether what is empty by now may be taken to stay empty.
     """
 
     box: Tensor
     channels: int = 3
+    settled: bool = True
 
     @abstractmethod
     def density(self, points: Tensor, times: Tensor | None) -> tuple[Tensor, Located]:

@@ -121,7 +121,7 @@ class Fit:
         if not math.isfinite(self.loss):
             raise Gen3dError(f"the error is {self.loss} after {self.step} steps; lower learning_rate")
         self.step += 1
-        if self.step in PRUNE_FIRST or self.step % PRUNE_EVERY == 0:
+        if self.field.settled and (self.step in PRUNE_FIRST or self.step % PRUNE_EVERY == 0):
             self.occupancy.update(self.field, config.prune_below, self.generator)
         self.seconds += time.perf_counter() - start
 

@@ -1,5 +1,6 @@
 """A fitted scene: seen from anywhere, at any time."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,11 @@ class Scene:
     def megabytes(self) -> float:
         """Of all that a checkpoint stores."""
         return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors().values()) / 1e6
+
+    @property
+    def about(self) -> dict[str, int]:
+        """What a checkpoint stores beside the tensors."""
+        return {"width": self.cameras.width, "height": self.cameras.height, "samples": self.samples}
 
     def render(
         self,
@@ -142,35 +148,45 @@ def read_scene(folder: Path, make_field: Any) -> tuple[Scene, dict[str, Any]]:
         Gen3dError: no checkpoint, or one of something else.
     """
     tensors, config = checkpoint.read(folder)
+    return scene_from(tensors, config.get("scene"), lambda box: make_field(config, box), folder), config
+
+
+def scene_from(
+    tensors: dict[str, Tensor], about: Any, make_field: Callable[[Tensor], Field], source: Path
+) -> Scene:
+    """The scene of what `Scene.tensors` and `Scene.about` gave; `make_field` makes the field in a box (2, 3).
+
+    Raises:
+        Gen3dError: they are of something else; `source` is named.
+    """
     try:
         box = tensors["occupancy.box"]
         parts, size = tensors["occupancy.shape"].tolist()[:2]
         bits = np.unpackbits(tensors["occupancy.cells"].numpy(), count=parts * size**3)
-        width, height = config["scene"]["width"], config["scene"]["height"]
-        field = make_field(config, box)
         cameras = Cameras(
             tensors["cameras.poses"],
             tensors["cameras.focal"],
             tensors["cameras.centre"],
-            width,
-            height,
+            about["width"],
+            about["height"],
             tensors.get("cameras.times"),
         )
-    except KeyError as error:
-        raise Gen3dError(f"{folder} holds no scene: {error} is missing") from error
+        samples = about["samples"]
+        field = make_field(box)
+    except (KeyError, TypeError) as error:
+        raise Gen3dError(f"{source} holds no scene: {error} is missing") from error
     named = {
         name.removeprefix("field."): value for name, value in tensors.items() if name.startswith("field.")
     }
-    checkpoint.fill(field, named, folder)
+    checkpoint.fill(field, named, source)
     occupancy = Occupancy(box, size, parts)
     occupancy.cells.copy_(torch.from_numpy(bits).view_as(occupancy.cells))
-    return Scene(field.eval(), occupancy, cameras, config["scene"]["samples"]), config
+    return Scene(field.eval(), occupancy, cameras, samples)
 
 
 def write_scene(scene: Scene, folder: Path, config: dict[str, Any], card: str) -> None:
     """Store a scene as a checkpoint; `config` is what `make_field` of `read_scene` needs."""
-    about = {"width": scene.cameras.width, "height": scene.cameras.height, "samples": scene.samples}
-    checkpoint.write(folder, scene.tensors(), {**config, "scene": about}, card)
+    checkpoint.write(folder, scene.tensors(), {**config, "scene": scene.about}, card)
 
 
 def scene_of(field: Field, occupancy: Occupancy, views: Views, samples: int) -> Scene:

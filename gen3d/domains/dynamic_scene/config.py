@@ -22,7 +22,8 @@ PENALTIES = {
     "voxels": {"density_variation": 0.001},
     "hashgrid": {},
 }
-"""Weights of the penalties of each method: ours, and the published ones."""
+PRIOR_PENALTIES = {"denoising": 0.01, "prior": 0.1}
+"""Weights of the penalties of each method: ours, and the published ones. Those of a prior come on top."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,20 @@ class DynamicSceneConfig:
 
 
 @dataclass(frozen=True)
+class PriorConfig:
+    """How a prior of moving scenes helps where there are few pictures."""
+
+    checkpoint: str = "scene-prior"
+    """Its weights: shipped ones by name, a folder, or a hub id."""
+    share: float = 0.4
+    """The share of a fit in which only the prior's latents are fitted."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise ValueError(f"share is {self.share}; allowed: above 0, below 1")
+
+
+@dataclass(frozen=True)
 class DynamicSceneRun:
     """Everything that defines a fit; the content of `configs/dynamic_scene*.yaml`."""
 
@@ -98,6 +113,12 @@ class DynamicSceneRun:
     """The field."""
     fit: FitConfig = field(default_factory=FitConfig)
     """How it is fitted; penalties that are left out take the method's usual weights."""
+    prior: PriorConfig | None = None
+    """A prior that the scene starts from (SHaDe); None for none."""
+
+    def __post_init__(self) -> None:
+        if self.prior is not None and self.domain_config.method != "shade":
+            raise ValueError(f"a prior starts the grids of shade, not of {self.domain_config.method}")
 
 
 def make_field(config: DynamicSceneConfig, box: Tensor, resolution: int) -> Field:

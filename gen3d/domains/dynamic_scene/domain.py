@@ -15,12 +15,21 @@ from gen3d.captures import Views, read_views
 from gen3d.captures.sources import DNERF_SCENES, dnerf_scene
 from gen3d.config import from_dict, to_dict
 from gen3d.domains.base import SceneDomain
-from gen3d.domains.dynamic_scene.config import PENALTIES, DynamicSceneConfig, DynamicSceneRun, make_field
+from gen3d.domains.dynamic_scene.config import (
+    PENALTIES,
+    PRIOR_PENALTIES,
+    DynamicSceneConfig,
+    DynamicSceneRun,
+    make_field,
+)
+from gen3d.domains.dynamic_scene.guided import GuidedField
 from gen3d.domains.dynamic_scene.options import DynamicSceneOptions, DynamicScenePrepareOptions
 from gen3d.domains.dynamic_scene.show import BACKGROUNDS, show
 from gen3d.errors import Gen3dError
+from gen3d.fields.shade import ShadeField
 from gen3d.metrics import Metric
 from gen3d.scenes.bounds import carved
+from gen3d.scenes.files import read_scene_file
 from gen3d.scenes.fit import Fit, mean_psnr
 from gen3d.scenes.quality import image_metrics, steadiness
 from gen3d.scenes.scene import WHITE, Scene, read_scene, scene_of, write_scene
@@ -32,12 +41,16 @@ GLANCE = 3
 class SceneFit(Fit):
     """A fit that can be written as a checkpoint, and glanced at."""
 
-    def __init__(self, run: DynamicSceneRun, views: Views, held_out: Views | None) -> None:
+    def __init__(self, run: DynamicSceneRun, views: Views, held_out: Views | None, prior: Any = None) -> None:
         torch.manual_seed(run.fit.seed)
         of, fit = run.domain_config, run.fit
         occupancy = carved(views, of.parts, of.hull_share, of.half_side)
         field = make_field(of, occupancy.box, fit.resolutions[0])
         penalties = {**PENALTIES[of.method], **fit.penalties}
+        if run.prior is not None:
+            assert isinstance(field, ShadeField)
+            field = GuidedField(field, prior, occupancy, run.prior)
+            penalties = {**PRIOR_PENALTIES, **penalties}
         super().__init__(field, occupancy, views, dataclasses.replace(fit, penalties=penalties))
         self.run, self.glance = run, None
         if held_out is not None:
@@ -53,8 +66,14 @@ class SceneFit(Fit):
             )
         return found
 
+    def scene(self) -> Scene:
+        """What has been found so far."""
+        field = self.field
+        if isinstance(field, GuidedField):
+            field = field.finished()
+        return scene_of(field, self.occupancy, self.views, self.config.samples)
+
     def write(self, folder: Path) -> None:
-        scene = scene_of(self.field, self.occupancy, self.views, self.config.samples)
         config = {
             "domain": DynamicSceneDomain.name,
             "domain_config": to_dict(self.run.domain_config),
@@ -62,6 +81,7 @@ class SceneFit(Fit):
             "fit": {"steps": self.step, "seconds": round(self.seconds, 1), "views": len(self.views)},
         }
         how = f"{self.run.domain_config.method}, {self.step} steps, {self.seconds / 60:.1f} minutes"
+        scene = self.scene()
         card = (
             f"# A moving scene\n\nFitted by gen3d to {len(self.views)} pictures ({how}); "
             f"{scene.megabytes:.1f} MB.\n"
@@ -106,7 +126,7 @@ class DynamicSceneDomain(SceneDomain):
         return f"pictures: {', '.join(counts)}, {made['valid']} for validation"
 
     @classmethod
-    def fitting(cls, config: DynamicSceneRun, data: Path) -> SceneFit:
+    def fitting(cls, config: DynamicSceneRun, data: Path, prior: Any = None) -> SceneFit:
         views = read_views(data, "train")
         of = config.domain_config
         if of.moves and views.cameras.times is None:
@@ -120,7 +140,7 @@ class DynamicSceneDomain(SceneDomain):
             )
         if len(views) < 2:
             raise Gen3dError(f"{data} has one picture for training; a scene needs at least 2")
-        return SceneFit(config, views, _held_out(data))
+        return SceneFit(config, views, _held_out(data), prior)
 
     @classmethod
     def load(cls, folder: Path) -> Scene:
@@ -134,6 +154,8 @@ class DynamicSceneDomain(SceneDomain):
             Gen3dError: no checkpoint, or one of something else.
         """
         folder = folder / "checkpoint" if (folder / "checkpoint").is_dir() else folder
+        if folder.suffix == ".safetensors" and folder.is_file():
+            return read_scene_file(folder), DynamicSceneConfig()
         scene, stored = read_scene(folder, _field_of)
         return scene, _config_of(stored)
 

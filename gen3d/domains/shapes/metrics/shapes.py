@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 
 from gen3d.domains.shapes.metrics.distances import chamfer, chamfer_matrix, checked, earth_mover_matrix
-from gen3d.domains.shapes.metrics.sets import (
+from gen3d.errors import Gen3dError
+from gen3d.metrics import Z95, Estimate, Metric, percentage
+from gen3d.sets import (
     jensen_shannon,
     legacy,
     scores,
     standard_errors,
 )
-from gen3d.errors import Gen3dError
-from gen3d.metrics import Z95, Estimate, Metric, percentage
 
 POINTFLOW = "Yang et al. 2019, arXiv 1906.12320"
 COPY = 1.1
