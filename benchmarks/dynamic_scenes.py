@@ -2,6 +2,7 @@
 
 python benchmarks/dynamic_scenes.py data/mage data/knight --seconds 120 --out benchmarks/dynamic_scenes.json
 python benchmarks/dynamic_scenes.py data/mage --ablations --out benchmarks/dynamic_ablations.json
+python benchmarks/dynamic_scenes.py data/mage --views 5 10 25 --variants shade "shade, prior" --out a.json
 python benchmarks/dynamic_scenes.py chair_train.npz --variants voxels --split valid --width 200 --out a.json
 
 Methods and variants take turns on one machine. Seconds are those on the clock, with nothing else running;
@@ -10,11 +11,13 @@ test pictures before white.
 """
 
 import argparse
+import itertools
 import json
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from gen3d.captures import Views, read_views
@@ -22,7 +25,7 @@ from gen3d.config import from_dict, load_yaml, merge
 from gen3d.domains.dynamic_scene.config import DynamicSceneRun
 from gen3d.domains.dynamic_scene.domain import DynamicSceneDomain, SceneFit
 from gen3d.files import atomic_write
-from gen3d.scenes.scene import scene_of
+from gen3d.generator import Generator
 
 MEASURES = ("psnr", "ssim", "lpips", "seconds_a_frame", "megabytes")
 
@@ -39,6 +42,8 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 METHODS: dict[str, dict[str, Any]] = {
     "shade": load_yaml(CONFIGS / "dynamic-scene.yaml"),
     "shade, plain harmonics": field(head="harmonics"),
+    "shade, prior": {"prior": {}},
+    "shade, prior without its denoiser": {"prior": {}, **penalties(denoising=0.0)},
     "hexplane": load_yaml(CONFIGS / "dynamic-scene_hexplane.yaml"),
     "kplanes": load_yaml(CONFIGS / "dynamic-scene_kplanes.yaml"),
     "voxels": load_yaml(CONFIGS / "dynamic-scene_voxels.yaml"),
@@ -71,6 +76,7 @@ def main() -> None:
     parser.add_argument("--ablations", action="store_true", help="variants of SHaDe instead of its rivals")
     parser.add_argument("--variants", nargs="*", help="names of some; default all")
     parser.add_argument("--split", choices=("test", "valid"), default="test", help="what is held out")
+    parser.add_argument("--views", type=int, nargs="*", default=[], help="training pictures, evenly chosen")
     parser.add_argument("--width", type=int, help="of the pictures, in pixels; default those of the capture")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
@@ -83,27 +89,30 @@ def main() -> None:
         if (report["threads"], report["seconds"]) != (arguments.threads, arguments.seconds):
             raise SystemExit(f"{arguments.out} is of other threads or seconds; choose another --out")
     for capture in arguments.captures:
-        for name in arguments.variants or (variants if arguments.ablations else MOVING):
-            row = {"scene": capture.stem, "variant": name}
+        names = arguments.variants or (variants if arguments.ablations else MOVING)
+        for views, name in itertools.product(arguments.views or [0], names):
+            row = {"scene": capture.stem, **({"views": views} if views else {}), "variant": name}
             report["rows"] = [old for old in report["rows"] if not row.items() <= old.items()]
             run = from_dict(DynamicSceneRun, merge(variants[name], ENDLESS), "")
-            report["rows"].append({**row, **fitted(capture, run, arguments)})
+            report["rows"].append({**row, **fitted(capture, views, run, arguments)})
             print(json.dumps(report["rows"][-1]), flush=True)
             with atomic_write(arguments.out) as temporary:
                 temporary.write_text(json.dumps(report, indent=2) + "\n")
 
 
-def fitted(capture: Path, run: DynamicSceneRun, arguments: argparse.Namespace) -> dict[str, Any]:
-    """What a field is like after so many seconds of fitting."""
+def fitted(capture: Path, count: int, run: DynamicSceneRun, arguments: argparse.Namespace) -> dict[str, Any]:
+    """What a field is like after so many seconds of fitting to `count` pictures, all if 0."""
     views, held_out = (read(capture, split, arguments.width) for split in ("train", arguments.split))
-    fit = SceneFit(run, views, None)
+    if count:
+        views = views[np.linspace(0, len(views) - 1, count).round().astype(int)]
+    prior = None if run.prior is None else Generator.from_pretrained(run.prior.checkpoint, "cpu")
+    fit = SceneFit(run, views, None, prior)
     since = time.process_time()
     while fit.seconds < arguments.seconds:
         fit.advance(arguments.seconds)
         if arguments.threads == 1:
             fit.seconds = time.process_time() - since
-    scene = scene_of(fit.field, fit.occupancy, fit.views, fit.config.samples)
-    found = {m.name: m.value for m in DynamicSceneDomain(run.domain_config).metrics([scene], held_out)}
+    found = {m.name: m.value for m in DynamicSceneDomain(run.domain_config).metrics([fit.scene()], held_out)}
     return {"steps": fit.step, **{name: found[name] for name in MEASURES if name in found}}
 
 

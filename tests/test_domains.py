@@ -113,9 +113,9 @@ def same_scene(one: Any, other: Any) -> bool:
     if isinstance(other, MovingScene):
         places, distance = (torch.from_numpy(a.astype(np.float32)) for a in (other.places, other.distance))
         times = torch.from_numpy(other.instant.astype(np.float32)) / (FRAMES - 1)
-        clear = (distance < 0.01) | (distance > 0.08)
+        clear = (distance - 0.01).abs() > 0.03
         density = one.field.density(places, times)[0]
-        return ((density > HALF) == (distance < 0.03))[clear].float().mean().item() > 0.95
+        return ((density > HALF) == (distance < 0.01))[clear].float().mean().item() > 0.95
     return close_scenes(one, other)
 
 

@@ -155,13 +155,19 @@ class Fit:
         all_of_them, sizes = self.config.samples, self.config.resolutions
         return max(all_of_them // 2, all_of_them * sizes[self.stage] // sizes[-1])
 
+    @property
+    def rays(self) -> int:
+        """Rays of the next step."""
+        return self.config.rays
+
     def _choose(self) -> Tensor:
         """(rays,) flat numbers of pixels."""
-        anywhere = torch.randint(len(self.pixels), (self.config.rays,), generator=self.generator)
+        rays = self.rays
+        anywhere = torch.randint(len(self.pixels), (rays,), generator=self.generator)
         if not len(self.near):
             return anywhere
-        close = self.near[torch.randint(len(self.near), (self.config.rays,), generator=self.generator)]
-        chance = torch.rand(self.config.rays, generator=self.generator)
+        close = self.near[torch.randint(len(self.near), (rays,), generator=self.generator)]
+        chance = torch.rand(rays, generator=self.generator)
         return torch.where(chance < self.config.foreground, close, anywhere)
 
     def _optimizer(self) -> torch.optim.Adam:

@@ -97,8 +97,11 @@ class PriorConfig:
     """Its weights: shipped ones by name, a folder, or a hub id."""
     share: float = 0.4
     """The share of a fit in which only the prior's latents are fitted."""
+    rays: int = 768
+    """Rays of a step of that."""
 
     def __post_init__(self) -> None:
+        require_at_least(1, self, "rays")
         if not 0 < self.share < 1:
             raise ValueError(f"share is {self.share}; allowed: above 0, below 1")
 

@@ -58,6 +58,11 @@ class SceneFit(Fit):
             chosen = np.linspace(0, len(held_out) - 1, min(GLANCE, len(held_out))).round().astype(int)
             self.glance = held_out[chosen].resized(*size)
 
+    @property
+    def rays(self) -> int:
+        guided = isinstance(self.field, GuidedField) and not self.field.started
+        return self.run.prior.rays if guided and self.run.prior is not None else self.config.rays
+
     def measure(self) -> dict[str, float]:
         found = {"psnr_train": -10 * math.log10(max(self.loss, 1e-12))}
         if self.glance is not None:

@@ -24,8 +24,8 @@ from gen3d.fields.planescene import PAIRS, PlaneScene, density_of
 from gen3d.fields.shade import ShadeField
 from gen3d.fields.tables import corners, read
 
-TIMES = (0.1, 0.95)
-"""Of the noise that is added to latents: 0 noise, 1 data."""
+TIMES, WIDTH = (0.2, 0.9), 0.1
+"""Of the noise that is added to latents, 0 noise and 1 data: at first and at last, and how far from that."""
 COMPARED = 4096
 """Places at which grids and prior are compared in one step."""
 STEP = 0.03
@@ -65,6 +65,7 @@ class GuidedField(Field):
         self.register_buffer("turn", torch.zeros((), dtype=torch.long))
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
         self._imagined: PlaneScene | None = None
+        self._done = 0.0
 
     @property
     def box(self) -> Tensor:  # type: ignore[override]
@@ -115,6 +116,7 @@ class GuidedField(Field):
             self.shade.progress(share)
             return
         self._imagined = None
+        self._done = min(1.0, share / self.config.share)
         if share >= self.config.share:
             start_from(self.shade, self.imagined)
             self.shade.progress(share)
@@ -129,8 +131,8 @@ class GuidedField(Field):
     def _denoising(self) -> Tensor:
         """Mean squared distance of the latents from what the denoiser makes of them with noise."""
         prior, generator = self._prior[0], self._generator()
-        low, high = TIMES
-        t = low + (high - low) * torch.rand(1, generator=generator)
+        first, last = TIMES
+        t = first + (last - first) * self._done + WIDTH * (2 * torch.rand(1, generator=generator) - 1)
         noise = torch.randn(self.latents.shape, generator=generator)
         diffusion = prior.config.diffusion
         with torch.no_grad():

@@ -35,8 +35,8 @@ SEEN = 9
 """Channels of a plane seen from both sides: covered, two depths, two vectors."""
 SHARPNESS = 20.0
 """How strictly the nearest point hides those behind it."""
-THICKNESS, SOFTNESS = 0.03, 0.01
-"""A place is occupied up to this distance from the surface; the width of the transition."""
+THICKNESS, SOFTNESS = 0.01, 0.01
+"""A place is occupied up to this distance outside of the surface; the width of the transition."""
 NEAR = 0.1
 """Offsets are learnt up to this distance from the surface."""
 OFFSET_UNIT = 0.03
@@ -150,29 +150,37 @@ class SceneCodec(Codec):
         found = [self._compared(scene, batch, row) for row, scene in enumerate(made)]
         parts = {name: torch.stack([each[name] for each in found]).mean() for name in found[0]}
         size = latents.square().mean()
-        total = parts["occupancy"] + parts["colour"] + parts["offset"] + self.config.shrink * size
+        total = sum(parts[name] for name in ("shape", "colour", "motion", "offset"))
+        total = total + self.config.shrink * size
         kept = {name: value.detach() for name, value in parts.items()}
         return total, {**kept, "latent_size": size.detach()}
 
     def _compared(self, scene: PlaneScene, batch: SceneBatch, row: int) -> dict[str, Tensor]:
-        places, distance = batch.places[row], batch.distance[row]
-        times = batch.instant[row].float() / (FRAMES - 1)
-        offset = scene.moved(places, times)
-        logits = scene.logits(places + offset)
+        places, distance, true = batch.places[row], batch.distance[row], batch.offset[row]
         wanted = torch.sigmoid((THICKNESS - distance) / SOFTNESS)
-        # Less the entropy of what is wanted, so that nothing is left when all is right.
-        occupancy = F.binary_cross_entropy_with_logits(logits[:, 0], wanted) - _entropy(wanted)
-        close = (distance < NEAR).float()
-        errors = F.smooth_l1_loss(offset / OFFSET_UNIT, batch.offset[row] / OFFSET_UNIT, reduction="none")
+        entropy = _entropy(wanted)
+        near = distance.abs() < NEAR
+        first = batch.instant[row] == 0
+        # The canonical planes learn at places that are where they should be: learnt through offsets that are
+        # still wrong, they blur.
+        known = (near | first).float()
+        logits = scene.logits(places + true)
+        shape = F.binary_cross_entropy_with_logits(logits[:, 0], wanted, reduction="none") - entropy
         inside = (distance < THICKNESS + 2 * SOFTNESS).float()
         colours = (torch.sigmoid(logits[:, 1:]) - batch.nearest[row]).abs().mean(1)
+        # Offsets learn from those of the surface, and anywhere from what is found where they lead.
+        offset = scene.moved(places, batch.instant[row].float() / (FRAMES - 1))
+        frozen = PlaneScene(scene.head, scene.canonical.detach(), scene.offsets)
+        led = frozen.logits(places + offset)[:, 0]
+        motion = F.binary_cross_entropy_with_logits(led, wanted, reduction="none") - entropy
+        errors = F.smooth_l1_loss(offset / OFFSET_UNIT, true / OFFSET_UNIT, reduction="none").mean(1)
         return {
-            "occupancy": occupancy,
-            "colour": (colours * inside).sum() / inside.sum().clamp(min=1),
-            "offset": 0.2 * (errors.mean(1) * close).sum() / close.sum().clamp(min=1),
-            "wrong_places": ((logits[:, 0] > 0) != (wanted > 0.5)).float().mean(),
-            "offset_error": ((offset - batch.offset[row]).norm(dim=1) * close).sum()
-            / close.sum().clamp(min=1),
+            "shape": _mean(shape, known),
+            "colour": _mean(colours, inside),
+            "motion": motion.mean(),
+            "offset": 0.2 * _mean(errors, near.float()),
+            "wrong_places": ((led > 0) != (wanted > 0.5)).float().mean(),
+            "offset_error": _mean((offset - true).norm(dim=1), near.float()),
         }
 
 
@@ -212,8 +220,13 @@ def seen(points: Tensor, values: Tensor, side: int) -> Tensor:
 
 
 def _entropy(chance: Tensor) -> Tensor:
+    """What is left of a cross entropy when all is right."""
     inside = chance.clamp(1e-6, 1 - 1e-6)
-    return -(inside * inside.log() + (1 - inside) * (1 - inside).log()).mean()
+    return -(inside * inside.log() + (1 - inside) * (1 - inside).log())
+
+
+def _mean(values: Tensor, weights: Tensor) -> Tensor:
+    return (values * weights).sum() / weights.sum().clamp(min=1)
 
 
 def _named(planes: Tensor) -> Tensor:

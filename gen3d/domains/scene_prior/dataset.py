@@ -14,7 +14,7 @@ from gen3d.errors import Gen3dError, require
 
 FOLLOWED = 2048
 """Points of a surface that are followed through time."""
-ASKED = 4096
+ASKED = 2048
 """Places of which the truth is stored, a quarter of them at time 0."""
 DENSE = 20_000
 """Points of a surface to which distances are measured."""
@@ -33,7 +33,7 @@ class MovingScene:
         colours: (P, 3) uint8, theirs.
         instant: (Q,) uint8, of the places that follow.
         places: (Q, 3) float16.
-        distance: (Q,) float16, to the surface at that instant, `FAR` at most.
+        distance: (Q,) float16, to the surface at that instant, negative inside, `FAR` at most either way.
         offset: (Q, 3) float16, from there to where the nearest surface point is at time 0.
         nearest: (Q, 3) uint8, colour of the nearest surface point.
     """
@@ -63,13 +63,13 @@ def measured(surface: Surface, random: np.random.Generator) -> MovingScene:
     counts[0] = ASKED - counts[1:].sum()
     instant = np.repeat(np.arange(FRAMES), counts)
     places, distance, index = [], [], []
-    for now, count in zip(followed, counts, strict=True):
+    for now, vertices, count in zip(followed, surface.vertices, counts, strict=True):
         near = now[random.integers(DENSE, size=count - count // 2)]
         near = near + random.normal(0, SPREAD, near.shape)
         own = np.concatenate([near, random.uniform(-1, 1, (count // 2, 3))])
         d, i = spatial.cKDTree(now).query(own)
         places.append(own)
-        distance.append(d)
+        distance.append(np.where(inside(own, vertices, surface.faces), -d, d))
         index.append(i)
     chosen = np.concatenate(index)
     return MovingScene(
@@ -77,10 +77,34 @@ def measured(surface: Surface, random: np.random.Generator) -> MovingScene:
         colours=colours[:FOLLOWED].astype(np.uint8),
         instant=instant.astype(np.uint8),
         places=np.concatenate(places).astype(np.float16),
-        distance=np.minimum(np.concatenate(distance), FAR).astype(np.float16),
+        distance=np.clip(np.concatenate(distance), -FAR, FAR).astype(np.float16),
         offset=(followed[0, chosen] - followed[instant, chosen]).astype(np.float16),
         nearest=colours[chosen].astype(np.uint8),
     )
+
+
+def inside(places: np.ndarray, vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """(P,) whether places (P, 3) are inside of a surface, by its winding number.
+
+    Unlike the parity of crossings that number is right where closed parts overlap, and tells next to nothing
+    to be inside of an open sheet (Jacobson et al., ACM Trans. Graph. 32, 33, 2013).
+    """
+    found = np.zeros(len(places), bool)
+    near = ((places > vertices.min(0)) & (places < vertices.max(0))).all(1)
+    corners = torch.from_numpy(np.asarray(vertices, np.float32)[faces])  # (F, 3, 3)
+    asked = torch.from_numpy(places[near].astype(np.float32))
+    winding = [_solid_angle(some, corners).sum(1) / (4 * np.pi) for some in asked.split(64)]
+    found[near] = (torch.cat(winding) > 0.5).numpy() if winding else False
+    return found
+
+
+def _solid_angle(places: Tensor, corners: Tensor) -> Tensor:
+    """(P, F) solid angles of triangles (F, 3, 3), positive from behind (Van Oosterom and Strackee, 1983)."""
+    a, b, c = (corners[None, :, k] - places[:, None] for k in range(3))
+    x, y, z = a.norm(dim=2), b.norm(dim=2), c.norm(dim=2)
+    volume = (a * torch.linalg.cross(b, c)).sum(2)
+    below = x * y * z + (a * b).sum(2) * z + (b * c).sum(2) * x + (c * a).sum(2) * y
+    return 2 * torch.atan2(volume, below)
 
 
 class SceneDataset:

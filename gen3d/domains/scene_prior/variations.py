@@ -94,7 +94,8 @@ def vary(surfaces: Sequence[Surface], random: np.random.Generator) -> Surface:
     scene = _without_some(replace(body, vertices=vertices), random)
     for _ in range(random.integers(CARRIED + 1)):
         scene = _with_something(scene, random)
-    return replace(scene, vertices=_placed(scene.vertices, random))
+    scene = replace(scene, vertices=_placed(scene.vertices, random))
+    return _mirrored(scene) if random.random() < 0.5 else scene
 
 
 def _played(surface: Surface, random: np.random.Generator) -> np.ndarray:
@@ -147,6 +148,7 @@ def _with_something(scene: Surface, random: np.random.Generator) -> Surface:
     thing = _thing(random)
     size = 0.5 * np.exp(random.uniform(-1.2, 0.2))
     turn = np.linalg.qr(random.normal(size=(3, 3)))[0]
+    turn *= np.sign(np.linalg.det(turn))  # no mirror image, which would be inside out
     anchor = own[0, random.integers(own.shape[1])]
     placed = (size * np.asarray(thing.vertices)) @ turn + anchor
     moved = np.empty((len(own), len(placed), 3), np.float32)
@@ -174,8 +176,14 @@ def _thing(random: np.random.Generator) -> Any:
     return creation.cylinder(radius=random.uniform(0.03, 0.08), height=2, sections=8)
 
 
+def _mirrored(scene: Surface) -> Surface:
+    """Left and right exchanged; outside stays outside."""
+    vertices = scene.vertices * np.array([-1, 1, 1], np.float32)
+    return replace(scene, vertices=vertices, faces=scene.faces[:, ::-1].copy())
+
+
 def _placed(vertices: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Bent, stretched, mirrored, turned, and put somewhere into [-1, 1]^3."""
+    """Bent, stretched, turned, and put somewhere into [-1, 1]^3."""
     low, high = vertices.min((0, 1)), vertices.max((0, 1))
     vertices = (vertices - (low + high) / 2) / ((high - low).max() / 2)
     waves, phases = random.uniform(1, 3, (3, 3)), random.uniform(0, 2 * np.pi, (3, 3))
@@ -183,8 +191,6 @@ def _placed(vertices: np.ndarray, random: np.random.Generator) -> np.ndarray:
         np.sin(vertices @ waves[axis] + phases[axis].sum()) * WARP * random.uniform(0, 1) for axis in range(3)
     ]
     vertices = (vertices + np.stack(bent, -1)) * np.exp(random.uniform(-STRETCH, STRETCH, 3))
-    if random.random() < 0.5:
-        vertices = vertices * np.array([-1, 1, 1])
     angle = np.radians(TURN) * random.normal()
     cos, sin = np.cos(angle), np.sin(angle)
     vertices = vertices @ np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
