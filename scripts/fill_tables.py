@@ -15,7 +15,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 CARDS = {
     name: ROOT / "gen3d" / "weights" / name / "README.md"
-    for name in ("molecule", "crystal", "shape", "shape-voxels")
+    for name in ("molecule", "crystal", "shape", "shape-voxels", "scene-prior")
 }
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *CARDS.values()]
 TABLE = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -64,6 +64,19 @@ def side_by_side(name: str) -> str:
     for key in [key for key in found[0] if key not in ("scene", "variant")]:
         means = (sum(of[variant][key] for of in whole.values()) / len(whole) for variant in variants)
         lines.append((f"mean {key}", *(f"{value:.4g}" for value in means)))
+    return rows(*lines)
+
+
+def few_views(name: str) -> str:
+    """PSNR of every scene and number of pictures by every variant."""
+    found = report(name)["rows"]
+    variants = list(dict.fromkeys(row["variant"] for row in found))
+    table: dict[tuple[str, int], dict[str, float]] = {}
+    for row in found:
+        table.setdefault((row["scene"], row["views"]), {})[row["variant"]] = row["psnr"]
+    lines = [("scene", "pictures", *variants)]
+    for (scene, views), of in table.items():
+        lines.append((scene, str(views), *(f"{of[v]:.2f}" if v in of else "" for v in variants)))
     return rows(*lines)
 
 
@@ -170,6 +183,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "shape_few_steps": lambda: few_steps("shape_few_steps"),
     "joint": joint,
     "dynamic_scenes": lambda: side_by_side("dynamic_scenes"),
+    "dynamic_scenes_400": lambda: side_by_side("dynamic_scenes_400"),
+    "few_views": lambda: few_views("few_views"),
+    "scene_prior_quality": lambda: quality("scene_prior_quality", definitions=False),
+    "scene_prior_quality_defined": lambda: quality("scene_prior_quality", definitions=True),
     "real_scene": lambda: side_by_side("real_scene"),
     "static_scene": lambda: dynamic_scenes("static_scene"),
     "dynamic_ablations": lambda: dynamic_scenes("dynamic_ablations"),

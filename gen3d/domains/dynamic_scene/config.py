@@ -22,7 +22,7 @@ PENALTIES = {
     "voxels": {"density_variation": 0.001},
     "hashgrid": {},
 }
-PRIOR_PENALTIES = {"denoising": 0.01, "prior": 0.1}
+PRIOR_PENALTIES = {"denoising": 0.1, "prior": 0.1}
 """Weights of the penalties of each method: ours, and the published ones. Those of a prior come on top."""
 
 
@@ -95,7 +95,7 @@ class PriorConfig:
 
     checkpoint: str = "scene-prior"
     """Its weights: shipped ones by name, a folder, or a hub id."""
-    share: float = 0.4
+    share: float = 0.6
     """The share of a fit in which only the prior's latents are fitted."""
     rays: int = 768
     """Rays of a step of that."""
