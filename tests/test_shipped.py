@@ -26,9 +26,12 @@ FOLDERS = sorted(path for path in SHIPPED.iterdir() if path.is_dir())
 def test_size_and_card(folder: Path) -> None:
     facts = shipped(folder)
     domain = facts["domain"]
-    assert folder.name.split("-")[0] == domain
+    assert domain in (folder.name, folder.name.split("-")[0])
     assert facts["megabytes"] <= 25
-    needed = {"shape": {"1nna_cd", "cov_cd", "copies_1nna_cd"}}.get(domain, {"validity", "novelty"})
+    needed = {
+        "shape": {"1nna_cd", "cov_cd", "copies_1nna_cd"},
+        "scene-prior": {"1nna_iou", "cov_iou"},
+    }.get(domain, {"validity", "novelty"})
     assert needed <= set(facts["metrics"])
     card = (folder / "README.md").read_text()
     for word in ("Data", "Command", "Hardware", "Minutes", "Limits", "licen"):
