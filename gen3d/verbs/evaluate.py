@@ -12,7 +12,7 @@ class Evaluate:
     """Measure samples against a reference set; prints a table and writes metrics.json."""
 
     domain: str
-    """What the samples are: molecule, crystal, shape, scene-prior, dynamic-scene, or a domain of another package."""
+    """What the samples are: molecule, crystal, shape, scene-prior, dynamic-scene, or another package's."""
     samples: Path
     """File or folder of samples."""
     reference: str

@@ -24,7 +24,7 @@ class Sample:
     """
 
     domain: str
-    """What to generate: molecule, crystal, shape, scene-prior, dynamic-scene, or a domain of another package."""
+    """What to generate: molecule, crystal, shape, scene-prior, dynamic-scene, or another package's."""
     n: int = 16
     """How many samples."""
     out: Path | None = None

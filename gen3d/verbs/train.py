@@ -26,7 +26,7 @@ class Train:
     out: Path
     """Folder of the run."""
     domain: str | None = None
-    """What to train: molecule, crystal, shape, scene-prior, dynamic-scene, or a domain of another package; by default what
+    """What to train: molecule, crystal, shape, scene-prior, dynamic-scene, or another package's; by default what
     --config says."""
     config: Path | None = None
     """YAML file with the configuration."""
