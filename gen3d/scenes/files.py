@@ -34,7 +34,7 @@ def read_scene_file(path: Path) -> Scene:
         head = PlaneHead(canonical.shape[-1], len(tensors["field.head.first.bias"]))
         return PlaneScene(head, torch.empty(canonical.shape), torch.empty(offsets.shape))
 
-    return scene_from(tensors, header.get("scene"), field, path)
+    return scene_from(tensors, header.get("scene", {}), field, path)
 
 
 def read_objects(path: Path, *, failures: bool) -> Iterator[Scene | None]:

@@ -148,7 +148,7 @@ def read_scene(folder: Path, make_field: Any) -> tuple[Scene, dict[str, Any]]:
         Gen3dError: no checkpoint, or one of something else.
     """
     tensors, config = checkpoint.read(folder)
-    return scene_from(tensors, config.get("scene"), lambda box: make_field(config, box), folder), config
+    return scene_from(tensors, config.get("scene", {}), lambda box: make_field(config, box), folder), config
 
 
 def scene_from(
@@ -173,7 +173,7 @@ def scene_from(
         )
         samples = about["samples"]
         field = make_field(box)
-    except (KeyError, TypeError) as error:
+    except KeyError as error:
         raise Gen3dError(f"{source} holds no scene: {error} is missing") from error
     named = {
         name.removeprefix("field."): value for name, value in tensors.items() if name.startswith("field.")

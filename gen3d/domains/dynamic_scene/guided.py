@@ -4,7 +4,8 @@ SHaDe (arXiv 2505.16535) trains a latent diffusion model of planes and deformati
 image, denoising and temporal losses. How is our choice, near to SSDNeRF (arXiv 2304.06714), in two stages:
 
 1. The latents of one scene are fitted through the prior's decoder to the pictures, held among likely ones
-   by the denoiser: noise is added to them, and they are drawn to what the denoiser makes of that.
+   by the denoiser: noise is added to them, much at first and little at last, and
+   they are drawn to what the denoiser makes of that.
 2. SHaDe's grids take over the scene that was found and are fitted as ever. Where no picture tells, a penalty
    keeps them to what the prior says.
 """

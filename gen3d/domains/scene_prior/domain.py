@@ -17,7 +17,7 @@ from gen3d.domains.scene_prior.variations import FRAMES
 from gen3d.draws import Draws
 from gen3d.fields.cameras import around
 from gen3d.fields.occupancy import Occupancy
-from gen3d.fields.planescene import PlaneScene
+from gen3d.fields.planescene import PlaneScene, density_of
 from gen3d.metrics import Metric
 from gen3d.scenes.scene import Scene
 from gen3d.sets import scores
@@ -167,7 +167,7 @@ def _full(scene: Scene, places: Tensor, time: float) -> Tensor:
     return torch.nn.functional.max_pool3d(grid[None], 3)[0].flatten() > 0
 
 
-HALF = float(torch.tensor(2.0).log() * 20)
+HALF = float(density_of(torch.zeros(())))
 """Density where a place is as likely occupied as not."""
 
 
