@@ -453,6 +453,7 @@ def fitted_model(domain: GenerativeDomain, diffusion: DiffusionConfig) -> dict[s
         **domain.model_fields,
         "classes": dict(domain.class_conditions),
         "scalars": list(domain.scalar_conditions),
+        "vectors": dict(domain.vector_conditions),
         "self_conditioning": diffusion.self_condition_rate > 0,
         "step_input": diffusion.shortcut_rate > 0,
     }

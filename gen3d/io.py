@@ -53,6 +53,9 @@ FORMATS: dict[str, Format] = {
     ".safetensors": Format(
         "gen3d.scenes.files:write_scene_file", "gen3d.scenes.files:read_objects", many=False
     ),
+    ".png": Format(
+        "gen3d.domains.images.files:write_png", "gen3d.domains.images.files:read_objects", many=False
+    ),
     ".npz": Format("gen3d.domains.shapes.writers:write_npz", _SHAPE_READER),
 }
 """Extension (or, for files without one, the name up to a `_` or `-`) to format."""

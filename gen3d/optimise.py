@@ -1,7 +1,8 @@
 """Runs that fit one scene: what `gen3d.train` is for transformers.
 
-A run folder holds `config.yaml`, `metrics.jsonl`, `checkpoint/` (what `gen3d.load` reads) and
-`state.safetensors` (what a resume reads). The same command resumes exactly where it stopped.
+A run folder holds `config.yaml`, `metrics.jsonl`, `checkpoint/` (what `gen3d.load` reads),
+`state.safetensors` (what a resume reads) and, where a scene can be drawn quickly, `preview.png`. The same
+command resumes exactly where it stopped.
 """
 
 import json
@@ -24,13 +25,17 @@ from gen3d.train import STATE, stop_signal
 
 SAVE_EVERY = 60.0
 """Seconds of fitting between saves."""
+DRAWN_EVERY = 15.0
+"""Seconds of fitting between previews."""
+STABLE = "stable-diffusion:"
+"""What the names of pipelines of diffusers begin with."""
 MEASURED = 10
 """How many times in a run, evenly, its quality is measured and written down."""
 
 
 def optimise(
     config: Any,
-    data: str | Path,
+    data: str | Path | None,
     out: str | Path,
     *,
     max_minutes: float | None = None,
@@ -43,7 +48,7 @@ def optimise(
 
     Args:
         config: the `RunConfig` of a `SceneDomain`.
-        data: the capture.
+        data: the capture, or whatever else the scene starts from; None where it starts from nothing.
         out: the run folder.
         max_minutes: of fitting, all parts of the run together. Learning rates and grid sizes follow whichever
             of steps and minutes is used up first, so that a short run is a whole one.
@@ -66,8 +71,8 @@ def optimise(
     if going_on:
         check_same_run(load_yaml(out / "config.yaml"), to_dict(config), out)
     asked = getattr(config, "prior", None)
-    prior = None if asked is None else Generator.from_pretrained(asked.checkpoint, "cpu")
-    run = cls.fitting(config, Path(data), prior)
+    prior = None if asked is None else read_prior(asked.checkpoint)
+    run = cls.fitting(config, None if data is None else Path(data), prior)
     if going_on:
         run.restore(out / STATE)
     else:
@@ -80,13 +85,27 @@ def optimise(
         _advance(run, out, limit, stopped.is_set, progress)
     run.save(out / STATE)
     run.write(out / "checkpoint")
+    run.preview(out / "preview.png")
     return out / "checkpoint"
+
+
+def read_prior(name: str) -> Any:
+    """The generator, or the pipeline of Stable Diffusion (`stable-diffusion:PATH`), that guides a fit.
+
+    Raises:
+        Gen3dError: there is none of that name.
+    """
+    if name.startswith(STABLE):
+        from gen3d.diffusion.stable import StableDiffusionPrior
+
+        return StableDiffusionPrior.from_pretrained(name.removeprefix(STABLE))
+    return Generator.from_pretrained(name, "cpu")
 
 
 def _advance(run: Fitting, out: Path, limit: float | None, stopped: Any, progress: bool) -> None:
     shown = run.share(limit)
     measured = math.floor(MEASURED * shown)
-    saved = run.seconds
+    saved, drawn = run.seconds, -DRAWN_EVERY
     with tqdm(total=100, unit="%", disable=not (progress and sys.stderr.isatty())) as bar:
         while run.share(limit) < 1 and not stopped():
             run.advance(limit)
@@ -103,6 +122,9 @@ def _advance(run: Fitting, out: Path, limit: float | None, stopped: Any, progres
                         f"{name} {value:.2f}" for name, value in line.items() if name != "step"
                     )
                     bar.write(f"step {run.step}: {numbers}", file=sys.stderr)
+            if run.seconds - drawn >= DRAWN_EVERY:
+                drawn = run.seconds
+                run.preview(out / "preview.png")
             if run.seconds - saved >= SAVE_EVERY:
                 saved = run.seconds
                 run.save(out / STATE)

@@ -153,7 +153,8 @@ def test_a_mistake_inside_a_process_has_no_traceback() -> None:
     done = run("sample", "--domain", "foo")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
-        "gen3d: error: unknown domain 'foo'; allowed: molecule, crystal, shape, scene-prior, dynamic-scene"
+        "gen3d: error: unknown domain 'foo'; allowed: molecule, crystal, shape, image, scene-prior, "
+        "dynamic-scene, latent-nerf, voxel-edit"
     ]
 
 

@@ -19,7 +19,7 @@ from gen3d.domains.base import SceneDomain
 from gen3d.errors import Gen3dError
 from gen3d.generator import Generator
 from gen3d.train import RunConfig, run_config
-from gen3d.verbs import Train
+from gen3d.verbs import Sample, Train
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 each = pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -57,8 +57,9 @@ def test_it_survives_a_round_trip(path: Path) -> None:
 def test_its_header_has_the_command(path: Path) -> None:
     header = [line[1:].strip() for line in path.read_text().splitlines() if line.startswith("#")]
     commands = [parse(words) for words in gen3d_commands("\n".join(header))]
-    trainings = [command for command in commands if isinstance(command, Train)]
-    assert any(str(command.config) == f"configs/{path.name}" for command in trainings)
+    named = [command.config for command in commands if isinstance(command, Train)]
+    named += [getattr(command.options, "config", None) for command in commands if isinstance(command, Sample)]
+    assert f"configs/{path.name}" in {str(config) for config in named}
 
 
 @each

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from rdkit import Chem
 
@@ -126,6 +127,12 @@ def close_scenes(one: Any, other: Any) -> bool:
     return torch.allclose(a, b, rtol=0.02, atol=0.02)
 
 
+def same_picture(one: Any, other: Any) -> bool:
+    """Pictures, but for the blur of a small codec: 20 dB."""
+    difference = np.asarray(one, float) - np.asarray(other, float)
+    return np.square(difference).mean() < 255**2 / 100
+
+
 def half(value: float) -> float:
     return value / 2
 
@@ -166,6 +173,18 @@ CASES = {
         {"emd": "none"},
         2e-3,
         items=True,
+    ),
+    "image": Case(
+        TINY / "views.npz",
+        lambda path: [Image.fromarray(image) for image in np.load(path)["images"]],
+        same_picture,
+        lambda one, other: np.allclose(one, other, atol=2),
+        {"1nna": 0.0, "cov": 100.0, "frechet": 0.0},
+        # As of shapes, with as many references as samples and failed ones.
+        ("1nna", lambda value: (2 * value + 100) / 3),
+        {"noise": 0.0, "shrink": 0.0},
+        codec_rate=3e-3,
+        codec_steps=300,
     ),
     "scene-prior": Case(
         TINY / "moving.npz",
@@ -244,7 +263,13 @@ def test_conditions_of_training_and_sampling_have_the_same_names(name: str, trai
     domain = generator.domain
     batch = fixture_batch(domain, CASES[name].data)
     told = domain.conditions(batch)
-    assert set(told) == {*domain.class_conditions, *domain.scalar_conditions}
+    text = {"text", "text_mask"} if domain.model_fields.get("text_width") else set()
+    assert set(told) == {
+        *domain.class_conditions,
+        *domain.scalar_conditions,
+        *domain.vector_conditions,
+        *text,
+    }
     layout = domain.layout(domain.SampleOptions(), Draws(0, torch.arange(5)))
     assert set(layout.conditions) == set(told)
     assert layout.mask.any(1).all()

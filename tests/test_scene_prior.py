@@ -18,7 +18,7 @@ from gen3d.domains.dynamic_scene.config import DynamicSceneRun
 from gen3d.domains.dynamic_scene.domain import DynamicSceneDomain, SceneFit
 from gen3d.domains.dynamic_scene.guided import GuidedField, start_from
 from gen3d.domains.scene_prior.codec import SceneCodec, ScenePriorConfig, seen
-from gen3d.domains.scene_prior.dataset import FAR, collate, inside, measured, open_dataset
+from gen3d.domains.scene_prior.dataset import FAR, collate, measured, open_dataset
 from gen3d.domains.scene_prior.domain import scene_of
 from gen3d.domains.scene_prior.prepare import prepare
 from gen3d.domains.scene_prior.variations import FRAMES, Surface, _rigid, surface_of, vary
@@ -28,6 +28,7 @@ from gen3d.fields.heads import make_head
 from gen3d.fields.planes import Deformation
 from gen3d.fields.planescene import DENSITY, STEEPNESS, PlaneHead, PlaneScene, density_of
 from gen3d.fields.shade import ShadeField
+from gen3d.fields.solids import inside
 from gen3d.generator import Generator
 from gen3d.scenes.files import read_scene_file, write_scene_file
 from gen3d.train import train

@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 import trimesh
 
+from gen3d import sweethome
 from gen3d.cli import main
-from gen3d.domains.shapes import sweethome
 from gen3d.domains.shapes.dataset import open_dataset
 from gen3d.domains.shapes.metrics.distances import chamfer
 from gen3d.domains.shapes.normalise import solid_voxels, unit_box, warn_of_frames
 from gen3d.domains.shapes.prepare import prepare
-from gen3d.domains.shapes.sweethome import class_of, held_out, read_package
 from gen3d.errors import Gen3dError
 from gen3d.fetch import cache_folder
+from gen3d.sweethome import class_of, held_out, read_package
 
 CENTRES = (np.arange(32) + 0.5) / 16 - 1
 

@@ -6,17 +6,21 @@ Light: a point of colour c with unit normal n, turned to the side that the camer
 
 a sky that is brighter above than below, and one lamp in direction l that stands still in the world. Nothing
 is brighter than c itself; nothing throws a shadow, so that a point's colour changes with its normal alone.
+Glossy surfaces show a highlight where they mirror the lamp, gloss * (h . n)^24 more of white, h halfway
+between the lamp and the camera (Blinn, 1977).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
-from gen3d.errors import Gen3dError, require
+from gen3d.captures.raycast import RayMesh
+from gen3d.errors import Gen3dError
 from gen3d.fields.cameras import Cameras
 
+Pattern = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 CHUNK = 1 << 18
 """Rays at a time: bounds the memory, about a kilobyte a ray that meets something."""
 
@@ -29,11 +33,13 @@ class Light:
         ambient: share of the sky, in [0, 1].
         direct: share of the lamp, in [0, 1]; the two together at most 1.
         direction: to the lamp, of any length above 0.
+        gloss: strength of the highlights, in [0, 1].
     """
 
     ambient: float = 0.3
     direct: float = 0.4
     direction: tuple[float, float, float] = (0.5, -0.6, 0.8)
+    gloss: float = 0.0
 
     def __post_init__(self) -> None:
         if not (self.ambient >= 0 and self.direct >= 0 and self.ambient + self.direct <= 1):
@@ -50,6 +56,13 @@ class Light:
         base = 1 - self.ambient - self.direct
         return base + self.ambient * sky + self.direct * np.maximum(normals @ lamp, 0)
 
+    def highlight(self, normals: np.ndarray, directions: np.ndarray) -> np.ndarray:
+        """Shares (R,) of white at points with unit normals (R, 3) seen along unit directions (R, 3)."""
+        lamp = np.asarray(self.direction) / np.linalg.norm(self.direction)
+        half = lamp - directions
+        half /= np.maximum(np.linalg.norm(half, axis=1, keepdims=True), 1e-9)
+        return self.gloss * np.maximum(np.einsum("rc,rc->r", half, normals), 0) ** 24
+
 
 def render_mesh(
     vertices: np.ndarray,
@@ -59,6 +72,7 @@ def render_mesh(
     *,
     light: Light | None = Light(),
     samples: int = 3,
+    pattern: Pattern | None = None,
 ) -> np.ndarray:
     """Pictures (V, H, W, 4) uint8 of a mesh before nothing: straight alpha, 0 where nothing is.
 
@@ -69,6 +83,8 @@ def render_mesh(
         cameras: V; their times are not looked at.
         light: None shows the colours as they are.
         samples: a pixel is the mean of samples x samples rays spread evenly over it.
+        pattern: a solid texture: of points (R, 3) of faces (R,), and their colours (R, 3) in [0, 1], it makes
+            the colours that are lit.
 
     Raises:
         Gen3dError: arrays of other shapes, or no samples.
@@ -81,10 +97,7 @@ def render_mesh(
             f"vertices {vertices.shape}, faces {faces.shape}, colours {colours.shape}; "
             "allowed: (P, 3), (F, 3) and a colour for each vertex or each face"
         )
-    trimesh = require("trimesh", "scenes")
-    require("embreex", "scenes")
-    mesh = trimesh.Trimesh(vertices, faces, process=False)
-    surface = _Surface(mesh, colours, light)
+    surface = _Surface(RayMesh(vertices, faces), colours, light, pattern)
     images = np.zeros((len(cameras), cameras.height, cameras.width, 4), np.uint8)
     for view, image in enumerate(images):
         _render(surface, cameras[[view]], image, samples)
@@ -94,25 +107,26 @@ def render_mesh(
 class _Surface:
     """What rays meet: a mesh, its colours and its light."""
 
-    def __init__(self, mesh: Any, colours: np.ndarray, light: Light | None) -> None:
-        self.mesh, self.light = mesh, light
-        self.vertices = np.asarray(mesh.vertices, np.float64)
-        self.faces = np.asarray(mesh.faces)
+    def __init__(
+        self, mesh: RayMesh, colours: np.ndarray, light: Light | None, pattern: Pattern | None
+    ) -> None:
+        self.mesh, self.light, self.pattern = mesh, light, pattern
+        self.vertices, self.faces = mesh.vertices, mesh.faces
         self.colours = colours.astype(np.float64) / 255
         self.by_face = len(colours) != len(self.vertices)
-        self.normals = np.asarray(mesh.vertex_normals, np.float64)
+        self.normals = mesh.vertex_normals()
 
     def colours_along(self, origins: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Which rays (R) meet the surface, and the colours (of those, 3) in [0, 1] where they do."""
-        faces = self.mesh.ray.intersects_first(origins, directions)
-        hit = faces >= 0
-        faces, origins, directions = faces[hit], origins[hit], directions[hit]
-        corners = self.faces[faces]
-        weights, flat = self._barycentric(corners, origins, directions)
+        hit, faces, weights, flat = self.mesh.meet(origins, directions)
+        directions, corners = directions[hit], self.faces[faces]
         if self.by_face:
             colours = self.colours[faces]
         else:
             colours = np.einsum("rk,rkc->rc", weights, self.colours[corners])
+        if self.pattern is not None:
+            points = np.einsum("rk,rkc->rc", weights, self.vertices[corners])
+            colours = self.pattern(points, faces, colours)
         if self.light is not None:
             normals = np.einsum("rk,rkc->rc", weights, self.normals[corners])
             # Meshes are often open or inside out: light falls on the side that is seen.
@@ -121,23 +135,9 @@ class _Surface:
             length = np.linalg.norm(normals, axis=1, keepdims=True)
             normals = np.divide(normals, length, out=np.zeros_like(normals), where=length > 1e-12)
             colours = colours * self.light.shade(normals)[:, None]
+            if self.light.gloss:
+                colours += (1 - colours) * self.light.highlight(normals, directions)[:, None]
         return hit, colours
-
-    def _barycentric(
-        self, corners: np.ndarray, origins: np.ndarray, directions: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Weights (R, 3) of the corners where the rays meet the planes of their faces, and their normals
-        (R, 3), not of unit length. Moeller and Trumbore, 1997."""
-        first, second, third = (self.vertices[corners[:, k]] for k in range(3))
-        one, two, away = second - first, third - first, origins - first
-        across = np.cross(directions, two)
-        determinant = np.einsum("rc,rc->r", one, across)
-        safe = np.where(np.abs(determinant) < 1e-20, 1e-20, determinant)
-        u = np.einsum("rc,rc->r", away, across) / safe
-        v = np.einsum("rc,rc->r", directions, np.cross(away, one)) / safe
-        # A ray that grazes an edge may be rounded to just outside.
-        weights = np.clip(np.stack([1 - u - v, u, v], 1), 0, 1)
-        return weights / weights.sum(1, keepdims=True), np.cross(one, two)
 
 
 def _render(surface: _Surface, camera: Cameras, image: np.ndarray, samples: int) -> None:

@@ -27,6 +27,11 @@ TABLE: dict[str, Entry] = {
     "molecule": Entry("gen3d.domains.atoms:MoleculeDomain", "gen3d.domains.atoms.options:MoleculeOptions"),
     "crystal": Entry("gen3d.domains.atoms:CrystalDomain", "gen3d.domains.atoms.options:CrystalOptions"),
     "shape": Entry("gen3d.domains.shapes:ShapeDomain", "gen3d.domains.shapes.options:ShapeOptions"),
+    "image": Entry(
+        "gen3d.domains.images:ImageDomain",
+        "gen3d.domains.images.options:ImageOptions",
+        "gen3d.domains.images.options:ImagePrepareOptions",
+    ),
     "scene-prior": Entry(
         "gen3d.domains.scene_prior:ScenePriorDomain", "gen3d.domains.scene_prior.options:ScenePriorOptions"
     ),
@@ -34,6 +39,12 @@ TABLE: dict[str, Entry] = {
         "gen3d.domains.dynamic_scene:DynamicSceneDomain",
         "gen3d.domains.dynamic_scene.options:DynamicSceneOptions",
         "gen3d.domains.dynamic_scene.options:DynamicScenePrepareOptions",
+    ),
+    "latent-nerf": Entry(
+        "gen3d.domains.latent_nerf:LatentNeRFDomain", "gen3d.domains.latent_nerf.options:LatentNeRFOptions"
+    ),
+    "voxel-edit": Entry(
+        "gen3d.domains.voxel_edit:VoxelEditDomain", "gen3d.domains.voxel_edit.options:VoxelEditOptions"
     ),
 }
 

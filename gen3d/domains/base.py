@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -213,6 +214,8 @@ class GenerativeDomain(Domain):
     """Name -> number of classes of every categorical condition of the transformer."""
     scalar_conditions: Sequence[str]
     """Names of the continuous conditions of the transformer."""
+    vector_conditions: Mapping[str, int] = MappingProxyType({})
+    """Name -> width of every condition of several numbers that are known or not together."""
     fine_tuning: ClassVar[Mapping[str, Any]] = {
         "batch_size": 64,
         "steps": 2000,
@@ -321,6 +324,9 @@ class Fitting(Protocol):
     def write(self, folder: Path) -> None:
         """The scene of now, as a checkpoint."""
 
+    def preview(self, path: Path) -> bool:
+        """Draw the scene of now, a PNG, if that is quick; returns whether it was."""
+
 
 class SceneDomain(Domain):
     """A kind of thing that is not drawn but fitted, one scene at a time, to pictures or to a prior."""
@@ -330,7 +336,7 @@ class SceneDomain(Domain):
 
     @classmethod
     @abstractmethod
-    def fitting(cls, config: Any, data: Path, prior: Any = None) -> Fitting:
+    def fitting(cls, config: Any, data: Path | None, prior: Any = None) -> Fitting:
         """A fit that has not begun, of a `RunConfig` to a capture; `prior` is the `gen3d.generator.Generator`
         that the configuration's `prior` names, if any."""
 
@@ -348,3 +354,22 @@ class SceneDomain(Domain):
     @abstractmethod
     def reference(cls, source: Path, split: str) -> Any:
         """What `metrics` compares a scene with: the views of a split of a capture."""
+
+
+class PromptedDomain(SceneDomain):
+    """A kind of scene that `gen3d sample` makes from words, guided by a prior of pictures."""
+
+    @classmethod
+    @abstractmethod
+    def run_config(cls, options: Any, given: dict[str, Any]) -> Any:
+        """The `RunConfig` that `options`, the domain's `SampleOptions`, ask for; `given` are values of its
+        `fit` that common flags gave.
+
+        Raises:
+            Gen3dError: an option is missing or of no use.
+        """
+
+    @classmethod
+    def data(cls, options: Any) -> Path | None:
+        """What a run starts from, beside words; None for nothing."""
+        return None

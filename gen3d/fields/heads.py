@@ -94,6 +94,17 @@ class PerceptronHead(Head):
         return torch.sigmoid(self.network(torch.cat(told, 1)))
 
 
+class PlainHead(Head):
+    """What is stored, as it is: latents of a prior of pictures, which know no direction and no bounds."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.features = self.channels = channels
+
+    def forward(self, features: Tensor, directions: Tensor, times: Tensor | None) -> Tensor:
+        return features
+
+
 class DensityAndColour(nn.Module):
     """Two small networks, after Instant-NGP (arXiv 2201.05989): features to a density and to what the second
     network, told the direction, makes a colour of.

@@ -40,11 +40,15 @@ class VoxelField(Field):
             raise Gen3dError(f"resolution is {resolution}; at least 2 grid points")
         self.register_buffer("box", box.clone().float())
         self.head = HarmonicsHead(1) if head is None else head
-        self.channels, self.scale, self.bias = self.head.channels, scale, bias
+        self.scale, self.bias = scale, bias
         self.shape = grid_shape(self.box, resolution)
         points = self.shape[0] * self.shape[1] * self.shape[2]
         self.density_table = nn.Parameter(torch.zeros(points, 1))
         self.colour_table = nn.Parameter(torch.zeros(points, self.head.features))
+
+    @property
+    def channels(self) -> int:  # type: ignore[override]
+        return self.head.channels
 
     def density(self, points: Tensor, times: Tensor | None) -> tuple[Tensor, Located]:
         return self.density_at(unit(points, self.box))
@@ -67,6 +71,12 @@ class VoxelField(Field):
 
     def rates(self) -> list[tuple[list[nn.Parameter], float]]:
         return [([self.density_table], 1.0), ([self.colour_table], 0.5), (list(self.head.parameters()), 0.1)]
+
+    def grid_points(self) -> Tensor:
+        """(P, 3) places of the grid points, in the order of the tables."""
+        low, high = self.box
+        axes = [torch.linspace(float(low[k]), float(high[k]), self.shape[k]) for k in range(3)]
+        return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).view(-1, 3)
 
     @torch.no_grad()
     def refine(self, resolution: int) -> None:

@@ -215,12 +215,25 @@ class TextAttention(nn.Module):
 
     def forward(self, x: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
         """Tokens (B, N, D) read text (B, L, E) where `text_mask` (B, L) is True."""
+        q, k, v, mask = self._heads(x, text, text_mask)
+        return self.out(F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(-2))
+
+    def weights(self, x: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
+        """(B, H, N, 1 + L): how much the heads of each token look at the null token and at those of the
+        text."""
+        q, k, _, mask = self._heads(x, text, text_mask)
+        logits = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+        return logits.masked_fill(~mask, -torch.inf).softmax(-1)
+
+    def _heads(self, x: Tensor, text: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Queries (B, H, N, d), keys and values (B, H, 1 + L, d), and the mask (B, 1, 1, 1 + L) of the
+        keys."""
         null = self.null.to(text.dtype).expand(len(text), 1, -1)
         text = torch.cat([null, text.masked_fill(~text_mask[..., None], 0.0)], 1)
         mask = torch.cat([~text_mask.any(1, keepdim=True), text_mask], 1)[:, None, None]
         q = self.q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         k, v = self.kv(text).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.out(F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(-2))
+        return q, k, v, mask
 
 
 class _Slots:

@@ -71,6 +71,29 @@ class ScalarEmbedding(nn.Module):
         return torch.where(missing[..., None], self.null.to(known.dtype), known)
 
 
+class VectorEmbedding(nn.Module):
+    """Several numbers of size 1 or so that are known together, (B, V) -> (B, D); NaN is null.
+
+    An MLP sees them as they are, and waves of four lengths of each.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, size: int, width: int):
+        super().__init__()
+        frequencies = math.pi * torch.tensor([0.5, 1.0, 2.0, 4.0])
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.mlp = _mlp(size * (1 + 2 * len(frequencies)), width)
+        self.null = nn.Parameter(0.02 * torch.randn(width))
+
+    def forward(self, value: Tensor) -> Tensor:
+        missing = value.isnan().any(-1, keepdim=True)
+        known = value.float().masked_fill(missing, 0.0)
+        angles = (known[..., None] * self.frequencies).flatten(-2)
+        seen = self.mlp(torch.cat([known, angles.cos(), angles.sin()], -1))
+        return torch.where(missing, self.null.to(seen.dtype), seen)
+
+
 class ClassEmbedding(nn.Module):
     """A learned vector per class and one for null (index -1 or `count`), (B,) -> (B, D)."""
 
@@ -89,17 +112,27 @@ class ClassEmbedding(nn.Module):
 
 
 class ConditionEmbedding(nn.Module):
-    """The sum of the embedded time, the step size where it is told, and all class and scalar conditions.
+    """The sum of the embedded time, the step size where it is told, and all class, scalar and vector
+    conditions.
 
     Conditions that are absent from the dictionary count as null, an absent step as infinitely small.
     """
 
-    def __init__(self, width: int, classes: dict[str, int], scalars: tuple[str, ...], steps: bool = False):
+    def __init__(
+        self,
+        width: int,
+        classes: dict[str, int],
+        scalars: tuple[str, ...],
+        steps: bool = False,
+        vectors: dict[str, int] | None = None,
+    ):
         super().__init__()
+        self.sizes = dict(vectors or {})
         self.time = TimeEmbedding(width)
         self.step = StepEmbedding(width) if steps else None
         self.classes = nn.ModuleDict({k: ClassEmbedding(k, count, width) for k, count in classes.items()})
         self.scalars = nn.ModuleDict({k: ScalarEmbedding(width) for k in scalars})
+        self.vectors = nn.ModuleDict({k: VectorEmbedding(size, width) for k, size in self.sizes.items()})
 
     def forward(self, t: Tensor, cond: Conditions, step: Tensor | None = None) -> Tensor:
         """Vectors (B, 1, D) for times (B,), (B, N, D) for times (B, N); step sizes are (B,)."""
@@ -115,6 +148,12 @@ class ConditionEmbedding(nn.Module):
         for name, embed in self.scalars.items():
             value = cond.get(name)
             value = torch.full((batch,), math.nan, device=t.device) if value is None else value
+            signal = signal + embed(value)[:, None]
+        for name, embed in self.vectors.items():
+            value = cond.get(name)
+            value = (
+                torch.full((batch, self.sizes[name]), math.nan, device=t.device) if value is None else value
+            )
             signal = signal + embed(value)[:, None]
         return signal
 
@@ -164,7 +203,8 @@ def drop_conditions(cond: Conditions, dropped: dict[str, Tensor]) -> Conditions:
     """`cond` with some of its rows replaced by null.
 
     Args:
-        cond: conditions by name; integers are classes, floats are scalars, "text" goes with "text_mask".
+        cond: conditions by name; integers are classes, floats are scalars or vectors, "text" goes with
+            "text_mask".
         dropped: for some names, (B,) True where the condition is to be null.
     """
     changed = dict(cond)
@@ -172,7 +212,7 @@ def drop_conditions(cond: Conditions, dropped: dict[str, Tensor]) -> Conditions:
         if name == "text":
             changed["text_mask"] = cond["text_mask"] & ~rows[:, None]
         elif cond[name].is_floating_point():
-            changed[name] = cond[name].masked_fill(rows, math.nan)
+            changed[name] = cond[name].masked_fill(rows.view(-1, *[1] * (cond[name].ndim - 1)), math.nan)
         else:
             changed[name] = cond[name].masked_fill(rows, NULL)
     return changed

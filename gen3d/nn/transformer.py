@@ -89,6 +89,8 @@ class TransformerConfig:
     """Number of classes of every categorical condition."""
     scalars: tuple[str, ...] = ()
     """Names of the continuous conditions, given standardised; NaN is null."""
+    vectors: dict[str, int] = field(default_factory=dict)
+    """Width of every condition of several numbers, of size 1 or so; NaN is null."""
     text_width: int = 0
     """E, width of the text embedding that is cross-attended; 0 for no text."""
     out_channels: int | None = None
@@ -134,7 +136,7 @@ class TransformerConfig:
                 raise Gen3dError(f"mixer_blocks has block {layer}; allowed: 0..{self.depth - 1}")
 
     def _check_names(self) -> None:
-        names = ("text", "text_mask", *self.classes, *self.scalars)
+        names = ("text", "text_mask", *self.classes, *self.scalars, *self.vectors)
         for name in names:
             # Embeddings are kept under their names, beside what a torch module has under names of its own.
             if not name or "." in name or hasattr(nn.ModuleDict(), name):
@@ -182,7 +184,9 @@ class DiffusionTransformer(Network):
         self.embed = nn.Linear(config.channels, width)
         if config.self_conditioning:
             self.embed_self = nn.Linear(config.channels, width, bias=False)
-        self.conditions = ConditionEmbedding(width, config.classes, config.scalars, config.step_input)
+        self.conditions = ConditionEmbedding(
+            width, config.classes, config.scalars, config.step_input, config.vectors
+        )
         if config.modulation == "single":
             self.modulation = ZeroLinear(width, 6 * width)
         if config.positions == "distance":
@@ -222,8 +226,8 @@ class DiffusionTransformer(Network):
             t: times in [0, 1], 0 noise and 1 data: (B,), or (B, N) for one time per token.
             mask: (B, N) True where a token is real; None when all are. Padding comes out zero.
             positions: (B, N, A).
-            cond: (B,) integers for classes, (B,) floats for scalars, "text" (B, L, E) with "text_mask"
-                (B, L). Names left out, class -1, NaN and an all-False text mask mean "not given".
+            cond: (B,) integers for classes, (B,) floats for scalars, (B, V) floats for vectors, "text"
+                (B, L, E) with "text_mask" (B, L). Names left out, class -1, NaN and an empty mask: not given.
             self_cond: an earlier prediction of the clean tokens (B, N, C); None counts as zero.
             step: (B,) sizes of the steps that the predictions are for; None for infinitely small ones.
             perturb: block -> head -> u in [0, 1], or block -> (H,) tensor: attention of these heads
@@ -318,7 +322,8 @@ class DiffusionTransformer(Network):
             raise Gen3dError(f"tokens have {x.shape[-1]} channels; the transformer takes {config.channels}")
         if self_cond is not None and not config.self_conditioning:
             raise Gen3dError("self_cond needs a transformer with self_conditioning True, this one has False")
-        allowed = {*config.classes, *config.scalars, *(["text", "text_mask"] if config.text_width else [])}
+        allowed = {*config.classes, *config.scalars, *config.vectors}
+        allowed |= {"text", "text_mask"} if config.text_width else set()
         for name in cond:
             if name not in allowed:
                 raise Gen3dError(

@@ -1,7 +1,8 @@
-"""Fitting a field to a capture: random rays, coarse to fine, in a given number of steps or minutes."""
+"""Fitting a field, coarse to fine, in a given number of steps or minutes: to random rays of a capture."""
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,13 +26,11 @@ PRUNE_EVERY, PRUNE_FIRST = 500, (250, 500)
 
 
 @dataclass(frozen=True)
-class FitConfig:
-    """How a field is fitted."""
+class DescentConfig:
+    """How long, how fast and how finely a field is fitted, to whatever it is."""
 
     steps: int = 4000
     """Steps of Adam; fewer where --max-minutes ends the run."""
-    rays: int = 2048
-    """Rays of one step."""
     learning_rate: float = 0.2
     """Of densities at the start; other parameters learn at fixed fractions of it."""
     final_rate: float = 0.05
@@ -42,60 +41,70 @@ class FitConfig:
     """Shares of the run at which the stages begin."""
     samples: int = 160
     """Steps of a ray that crosses the box along its longest side; fewer, at least half, in coarser stages."""
-    finer: int = 0
-    """Steps that a ray gains where most is seen: see `gen3d.fields.rendering.render`."""
-    foreground: float = 0.5
-    """The share of the rays that is drawn near silhouettes."""
     penalties: dict[str, float] = field(default_factory=dict)
     """Weights of the field's penalties, by name."""
     prune_below: float = 0.3
     """Density under which a cell counts as empty."""
     seed: int = 0
-    """Of rays, jitter and backgrounds."""
+    """Of all that is drawn at random."""
 
     def __post_init__(self) -> None:
-        require_at_least(1, self, "steps", "rays", "samples")
-        require_at_least(0, self, "finer", "foreground", "prune_below", "seed")
+        require_at_least(1, self, "steps", "samples")
+        require_at_least(0, self, "prune_below", "seed")
         if not self.learning_rate > 0 or not 0 < self.final_rate <= 1:
             raise ValueError("learning_rate must be above 0, final_rate in (0, 1]")
-        if self.foreground > 1:
-            raise ValueError(f"foreground is {self.foreground}; allowed: 0 to 1")
         if len(self.resolutions) != len(self.grow_at) or not self.resolutions or self.grow_at[0] != 0:
             raise ValueError("resolutions and grow_at must be equally many, and grow_at begin with 0")
         if list(self.grow_at) != sorted(self.grow_at) or min(self.resolutions) < 2:
             raise ValueError("grow_at must ascend, and resolutions be at least 2")
 
 
-class Fit:
-    """A field on its way to a capture.
+@dataclass(frozen=True)
+class FitConfig(DescentConfig):
+    """How a field is fitted to a capture."""
+
+    rays: int = 2048
+    """Rays of one step."""
+    finer: int = 0
+    """Steps that a ray gains where most is seen: see `gen3d.fields.rendering.render`."""
+    foreground: float = 0.5
+    """The share of the rays that is drawn near silhouettes."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_at_least(1, self, "rays")
+        require_at_least(0, self, "finer", "foreground")
+        if self.foreground > 1:
+            raise ValueError(f"foreground is {self.foreground}; allowed: 0 to 1")
+
+
+class Descent(ABC):
+    """A field on its way.
 
     Args:
         field_: the field, at the first of the resolutions.
         occupancy: where it may be; cells found empty are removed.
-        views: what it is fitted to. Behind their alpha stands a random colour for every ray, so that
-            nothing but emptiness can explain a background.
         config: how.
 
     Attributes:
         step: steps taken.
         seconds: spent on them.
-        loss: mean squared error of the last step's rays.
+        loss: of the last step, as `losses` tells it.
     """
 
-    def __init__(self, field_: Field, occupancy: Occupancy, views: Views, config: FitConfig) -> None:
-        self.field, self.occupancy, self.views, self.config = field_, occupancy, views, config
+    def __init__(self, field_: Field, occupancy: Occupancy, config: DescentConfig) -> None:
+        self.field, self.occupancy, self.config = field_, occupancy, config
         unknown = config.penalties.keys() - field_.penalties().keys()
         if unknown:
             allowed = ", ".join(sorted(field_.penalties()))
             raise Gen3dError(f"penalty {sorted(unknown)[0]!r} is unknown to this field; allowed: {allowed}")
         self.step, self.seconds, self.stage, self.loss = 0, 0.0, 0, math.nan
         self.generator = torch.Generator().manual_seed(config.seed)
-        self.pixels = torch.from_numpy(views.images).view(-1, 4)
-        # A twelfth of a step of the widest silhouettes; edges are where a field is learnt.
-        self.near = (
-            near_silhouettes(views, max(1, views.cameras.width // 16)) if views.has_alpha else torch.empty(0)
-        )
         self.optimizer = self._optimizer()
+
+    @abstractmethod
+    def losses(self, share: float) -> tuple[Tensor, Tensor]:
+        """What people are told of a step, and what is minimised, both scalars; `share` of the run is over."""
 
     def share(self, max_seconds: float | None = None) -> float:
         """How much of the run is over, in [0, 1], by steps or by time, whichever is further."""
@@ -113,7 +122,7 @@ class Fit:
         self.field.progress(share)
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * group["share"] * config.final_rate**share
-        error, loss = self._losses()
+        error, loss = self.losses(share)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -125,50 +134,20 @@ class Fit:
             self.occupancy.update(self.field, config.prune_below, self.generator)
         self.seconds += time.perf_counter() - start
 
-    def _losses(self) -> tuple[Tensor, Tensor]:
-        """The mean squared error of some rays, and what is minimised."""
-        config, cameras = self.config, self.views.cameras
-        chosen = self._choose()
-        per_view = cameras.height * cameras.width
-        view, y, x = chosen // per_view, chosen % per_view // cameras.width, chosen % cameras.width
-        pixels = self.pixels[chosen].float() / 255
-        background = torch.rand(len(chosen), 3, generator=self.generator)
-        seen = render(
-            self.field,
-            cameras.rays(view, x, y),
-            length=step_length(self.field, self._samples()),
-            background=background,
-            occupancy=self.occupancy,
-            generator=self.generator,
-            jitter=True,
-            finer=config.finer,
-        )
-        target = pixels[:, :3] * pixels[:, 3:] + (1 - pixels[:, 3:]) * background
-        error = (seen.colour - target).square().mean()
-        if not config.penalties:
-            return error, error
-        penalties = self.field.penalties()
-        return error, error + sum(weight * penalties[name] for name, weight in config.penalties.items())
+    def preview(self, path: Path) -> bool:
+        """Draw the scene of now, a PNG, if that is quick; returns whether it was."""
+        return False
+
+    def penalties(self) -> Tensor:
+        """The field's, weighed and summed."""
+        weights = self.config.penalties
+        found = self.field.penalties() if weights else {}
+        return sum((weight * found[name] for name, weight in weights.items()), torch.zeros(()))
 
     def _samples(self) -> int:
         """Steps along the longest side: a coarse grid needs fewer."""
         all_of_them, sizes = self.config.samples, self.config.resolutions
         return max(all_of_them // 2, all_of_them * sizes[self.stage] // sizes[-1])
-
-    @property
-    def rays(self) -> int:
-        """Rays of the next step."""
-        return self.config.rays
-
-    def _choose(self) -> Tensor:
-        """(rays,) flat numbers of pixels."""
-        rays = self.rays
-        anywhere = torch.randint(len(self.pixels), (rays,), generator=self.generator)
-        if not len(self.near):
-            return anywhere
-        close = self.near[torch.randint(len(self.near), (rays,), generator=self.generator)]
-        chance = torch.rand(rays, generator=self.generator)
-        return torch.where(chance < self.config.foreground, close, anywhere)
 
     def _optimizer(self) -> torch.optim.Adam:
         groups = [
@@ -217,6 +196,68 @@ class Fit:
             state: dict[str, Any] = dict(prefixed(f"adam.{name}."))
             if state:
                 self.optimizer.state[parameter] = state
+
+
+class Fit(Descent):
+    """A field on its way to a capture.
+
+    Args:
+        field_, occupancy: as of `Descent`.
+        views: what it is fitted to. Behind their alpha stands a random colour for every ray, so that
+            nothing but emptiness can explain a background.
+        config: how.
+
+    Attributes:
+        loss: mean squared error of the last step's rays.
+    """
+
+    config: FitConfig
+
+    def __init__(self, field_: Field, occupancy: Occupancy, views: Views, config: FitConfig) -> None:
+        super().__init__(field_, occupancy, config)
+        self.views = views
+        self.pixels = torch.from_numpy(views.images).view(-1, 4)
+        # A twelfth of a step of the widest silhouettes; edges are where a field is learnt.
+        self.near = (
+            near_silhouettes(views, max(1, views.cameras.width // 16)) if views.has_alpha else torch.empty(0)
+        )
+
+    def losses(self, share: float) -> tuple[Tensor, Tensor]:
+        """The mean squared error of some rays, and what is minimised."""
+        config, cameras = self.config, self.views.cameras
+        chosen = self._choose()
+        per_view = cameras.height * cameras.width
+        view, y, x = chosen // per_view, chosen % per_view // cameras.width, chosen % cameras.width
+        pixels = self.pixels[chosen].float() / 255
+        background = torch.rand(len(chosen), 3, generator=self.generator)
+        seen = render(
+            self.field,
+            cameras.rays(view, x, y),
+            length=step_length(self.field, self._samples()),
+            background=background,
+            occupancy=self.occupancy,
+            generator=self.generator,
+            jitter=True,
+            finer=config.finer,
+        )
+        target = pixels[:, :3] * pixels[:, 3:] + (1 - pixels[:, 3:]) * background
+        error = (seen.colour - target).square().mean()
+        return error, error + self.penalties()
+
+    @property
+    def rays(self) -> int:
+        """Rays of the next step."""
+        return self.config.rays
+
+    def _choose(self) -> Tensor:
+        """(rays,) flat numbers of pixels."""
+        rays = self.rays
+        anywhere = torch.randint(len(self.pixels), (rays,), generator=self.generator)
+        if not len(self.near):
+            return anywhere
+        close = self.near[torch.randint(len(self.near), (rays,), generator=self.generator)]
+        chance = torch.rand(rays, generator=self.generator)
+        return torch.where(chance < self.config.foreground, close, anywhere)
 
 
 def step_length(field_: Field, samples: int) -> float:

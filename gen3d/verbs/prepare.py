@@ -16,7 +16,8 @@ class Prepare:
     """Turn a data set into the arrays that training reads."""
 
     domain: str | None = None
-    """What the data are: molecule, crystal, shape, scene-prior, dynamic-scene, or another package's."""
+    """What the data are: molecule, crystal, shape, image, scene-prior, dynamic-scene, or another
+    package's."""
     source: str | None = None
     """qm9, mp-20, sweethome3d or a scene of D-NeRF (fetched); a file or folder of structures or shapes; or an
     animated mesh, which is filmed."""

@@ -24,7 +24,8 @@ class Sample:
     """
 
     domain: str
-    """What to generate: molecule, crystal, shape, scene-prior, dynamic-scene, or another package's."""
+    """What to generate: molecule, crystal, shape, image, scene-prior, dynamic-scene, latent-nerf, voxel-edit,
+    or another package's."""
     n: int = 16
     """How many samples."""
     out: Path | None = None
@@ -59,7 +60,7 @@ class Sample:
     options: Suppress[Any] = None
 
     def run(self) -> None:
-        from gen3d.domains.base import SceneDomain
+        from gen3d.domains.base import PromptedDomain, SceneDomain
 
         shard = _shard(self.shard)
         for flag, value in (("--n", self.n), ("--batch-size", self.batch_size), ("--steps", self.steps)):
@@ -71,6 +72,8 @@ class Sample:
             raise Gen3dError(f"--interpolate takes two files and --frames; no flag of {self.domain} counts")
         part = "" if shard == (0, 1) else f".{shard[0]}-of-{shard[1]}"
         domain = domains.find(self.domain)
+        if issubclass(domain, PromptedDomain):
+            return self._imagine(domain)
         if issubclass(domain, SceneDomain):
             return self._show(domain)
         out = self.out or Path(f"{self.domain}s{part}{domain.extension}")
@@ -141,6 +144,37 @@ class Sample:
                 print(f"picture: {shown_in}")
         if shortage is not None:
             raise shortage
+
+    def _imagine(self, domain: Any) -> None:
+        """`run` for a domain that makes scenes from words: a run in --out/run, and what it made in --out."""
+        from gen3d.optimise import optimise
+
+        if self.checkpoint is not None:
+            return self._show(domain)
+        out = self.out or Path(self.domain)
+        if out.suffix:
+            raise Gen3dError(f"--out is {out}; for {self.domain} it is a folder")
+        check_writable(out / "file")
+        options = self.options if self.options is not None else domain.SampleOptions()
+        given: dict[str, Any] = {"seed": self.seed, **({} if self.steps is None else {"steps": self.steps})}
+        if self.guidance is not None:
+            given["pull"] = {"guidance": self.guidance}
+        config = domain.run_config(options, given)
+        start = time.perf_counter()
+        checkpoint = optimise(
+            config,
+            domain.data(options),
+            out / "run",
+            max_minutes=options.max_minutes,
+            progress=show_progress(self.quiet),
+        )
+        scene = domain.load(checkpoint)
+        files = domain.show(scene, options, out, progress=show_progress(self.quiet))
+        seconds = time.perf_counter() - start
+        if self.json:
+            print(json.dumps({"files": [str(file) for file in files], "seconds": round(seconds, 3)}))
+        elif not self.quiet:
+            print(f"{self.domain}: {len(files)} files in {seconds:.1f} s -> {out}")
 
     def _show(self, domain: Any) -> None:
         """`run` for a domain that fits scenes: films, pictures and meshes of one."""

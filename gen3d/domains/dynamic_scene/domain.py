@@ -131,7 +131,9 @@ class DynamicSceneDomain(SceneDomain):
         return f"pictures: {', '.join(counts)}, {made['valid']} for validation"
 
     @classmethod
-    def fitting(cls, config: DynamicSceneRun, data: Path, prior: Any = None) -> SceneFit:
+    def fitting(cls, config: DynamicSceneRun, data: Path | None, prior: Any = None) -> SceneFit:
+        if data is None:
+            raise Gen3dError("a moving scene is fitted to a capture; --data names one")
         views = read_views(data, "train")
         of = config.domain_config
         if of.moves and views.cameras.times is None:

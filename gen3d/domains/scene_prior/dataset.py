@@ -11,6 +11,7 @@ from torch import Tensor
 from gen3d.domains.scene_prior.variations import FRAMES, Surface
 from gen3d.draws import Draws
 from gen3d.errors import Gen3dError, require
+from gen3d.fields.solids import inside
 
 FOLLOWED = 2048
 """Points of a surface that are followed through time."""
@@ -81,30 +82,6 @@ def measured(surface: Surface, random: np.random.Generator) -> MovingScene:
         offset=(followed[0, chosen] - followed[instant, chosen]).astype(np.float16),
         nearest=colours[chosen].astype(np.uint8),
     )
-
-
-def inside(places: np.ndarray, vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """(P,) whether places (P, 3) are inside of a surface, by its winding number.
-
-    Unlike the parity of crossings that number is right where closed parts overlap, and tells next to nothing
-    to be inside of an open sheet (Jacobson et al., ACM Trans. Graph. 32, 33, 2013).
-    """
-    found = np.zeros(len(places), bool)
-    near = ((places > vertices.min(0)) & (places < vertices.max(0))).all(1)
-    corners = torch.from_numpy(np.asarray(vertices, np.float32)[faces])  # (F, 3, 3)
-    asked = torch.from_numpy(places[near].astype(np.float32))
-    winding = [_solid_angle(some, corners).sum(1) / (4 * np.pi) for some in asked.split(64)]
-    found[near] = (torch.cat(winding) > 0.5).numpy() if winding else False
-    return found
-
-
-def _solid_angle(places: Tensor, corners: Tensor) -> Tensor:
-    """(P, F) solid angles of triangles (F, 3, 3), positive from behind (Van Oosterom and Strackee, 1983)."""
-    a, b, c = (corners[None, :, k] - places[:, None] for k in range(3))
-    x, y, z = a.norm(dim=2), b.norm(dim=2), c.norm(dim=2)
-    volume = (a * torch.linalg.cross(b, c)).sum(2)
-    below = x * y * z + (a * b).sum(2) * z + (b * c).sum(2) * x + (c * a).sum(2) * y
-    return 2 * torch.atan2(volume, below)
 
 
 class SceneDataset:

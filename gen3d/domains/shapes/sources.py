@@ -9,7 +9,8 @@ from zlib import crc32
 
 import numpy as np
 
-from gen3d.domains.shapes import readers, sweethome
+from gen3d import sweethome
+from gen3d.domains.shapes import readers
 from gen3d.domains.shapes.dataset import SPLITS, ShapeDataset
 from gen3d.errors import Gen3dError
 from gen3d.fetch import RemoteFile, cache_folder, fetch

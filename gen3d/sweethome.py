@@ -6,6 +6,7 @@ import re
 import tarfile
 import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,23 @@ def class_of(name: str) -> str:
     return "other"
 
 
+@dataclass(frozen=True)
+class ColouredModel:
+    """A model with the colours of its materials; x to the right, y up, z to the front, in metres.
+
+    Attributes:
+        vertices: (P, 3) float64.
+        faces: (F, 3) int64.
+        part: (F,) int64, the material of each face.
+        colours: (F, 3) uint8, of the material, or of its texture at the middle of the face.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    part: np.ndarray
+    colours: np.ndarray
+
+
 def read_package(path: Path) -> Iterator[tuple[str, str, Any]]:
     """Id, class and mesh of every model, an unusable one as its error.
 
@@ -69,6 +87,30 @@ def read_package(path: Path) -> Iterator[tuple[str, str, Any]]:
     Raises:
         Gen3dError: the file is no such package.
     """
+    for archive, entry in _models(path):
+        try:
+            yield entry["id"], class_of(entry["name"]), _mesh(archive, entry)
+        except Exception as error:
+            # Readers of meshes raise about anything for a damaged file.
+            yield entry["id"], "other", Gen3dError(f"unreadable model: {error}")
+
+
+def read_coloured(path: Path) -> Iterator[tuple[str, str, ColouredModel]]:
+    """Id, name and `ColouredModel` of every model that can be read.
+
+    Raises:
+        Gen3dError: the file is no such package.
+    """
+    for archive, entry in _models(path):
+        try:
+            yield entry["id"], entry["name"], _coloured(archive, entry)
+        except Exception:
+            # As above; those that ask for colours can do without some models.
+            continue
+
+
+def _models(path: Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, str]]]:
+    """Every entry of every catalogue of a package."""
     try:
         content = tarfile.open(  # noqa: SIM115 (models are read from it as they are asked for)
             fileobj=io.BytesIO(lzma.decompress(_member(path, "data.tar.xz")))
@@ -79,11 +121,7 @@ def read_package(path: Path) -> Iterator[tuple[str, str, Any]]:
         raise Gen3dError(f"{path} is no package of Sweet Home 3D furniture: {error}") from error
     for archive in archives:
         for entry in _entries(archive):
-            try:
-                yield entry["id"], class_of(entry["name"]), _mesh(archive, entry)
-            except Exception as error:
-                # Readers of meshes raise about anything for a damaged file.
-                yield entry["id"], "other", Gen3dError(f"unreadable model: {error}")
+            yield archive, entry
 
 
 def _member(path: Path, name: str) -> bytes:
@@ -120,9 +158,56 @@ def _mesh(archive: zipfile.ZipFile, entry: dict[str, str]) -> Any:
     trimesh = require("trimesh", "shapes")
     text = io.BytesIO(archive.read(entry["model"].lstrip("/")))
     mesh = trimesh.load(text, file_type="obj", force="mesh", process=False, skip_materials=True)
+    return trimesh.Trimesh(_placed(mesh.vertices, entry), mesh.faces, process=False)
+
+
+def _placed(vertices: np.ndarray, entry: dict[str, str]) -> np.ndarray:
+    """Vertices turned and scaled as the catalogue says."""
     rotation = np.array([float(v) for v in entry.get("modelRotation", "1 0 0 0 1 0 0 0 1").split()])
-    mesh = trimesh.Trimesh(mesh.vertices @ rotation.reshape(3, 3).T, mesh.faces, process=False)
+    turned = vertices @ rotation.reshape(3, 3).T
     size = np.array([float(entry[key]) for key in ("width", "height", "depth")]) / 100
-    extents = np.ptp(mesh.vertices, axis=0)
-    mesh.apply_transform(np.diag([*np.divide(size, extents, out=np.ones(3), where=extents > 0), 1.0]))
-    return mesh
+    extents = np.ptp(turned, axis=0)
+    return turned * np.divide(size, extents, out=np.ones(3), where=extents > 0)
+
+
+def _coloured(archive: zipfile.ZipFile, entry: dict[str, str]) -> ColouredModel:
+    trimesh = require("trimesh", "scenes")
+    model = entry["model"].lstrip("/")
+    folder = model.rpartition("/")[0] + "/"
+    beside = {
+        name[len(folder) :]: io.BytesIO(archive.read(name))
+        for name in archive.namelist()
+        if name.startswith(folder) and name != folder
+    }
+    scene = trimesh.load(
+        io.BytesIO(archive.read(model)),
+        file_type="obj",
+        resolver=trimesh.resolvers.ZipResolver(beside),
+        process=False,
+    )
+    meshes = list(scene.geometry.values()) if isinstance(scene, trimesh.Scene) else [scene]
+    start = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes)])
+    vertices = np.concatenate([np.asarray(mesh.vertices) for mesh in meshes])
+    return ColouredModel(
+        _placed(vertices, entry),
+        np.concatenate([np.asarray(mesh.faces) + first for mesh, first in zip(meshes, start, strict=False)]),
+        np.repeat(np.arange(len(meshes)), [len(mesh.faces) for mesh in meshes]),
+        np.concatenate([face_colours(mesh) for mesh in meshes]),
+    )
+
+
+def face_colours(mesh: Any) -> np.ndarray:
+    """(F, 3) uint8 colours of the faces of a trimesh mesh: of its texture in their middle, else as it
+    says."""
+    visual = mesh.visual
+    if visual.kind != "texture":
+        return np.asarray(visual.face_colors)[:, :3]
+    material = visual.material
+    image = getattr(material, "image", None) or getattr(material, "baseColorTexture", None)
+    if image is None or visual.uv is None:
+        return np.tile(np.asarray(material.main_color, np.uint8)[:3], (len(mesh.faces), 1))
+    pixels = np.asarray(image.convert("RGB"))
+    middle = np.asarray(visual.uv)[mesh.faces].mean(1)
+    column = np.floor(middle[:, 0] % 1 * pixels.shape[1]).astype(int)
+    row = np.floor((1 - middle[:, 1] % 1) * pixels.shape[0]).astype(int)
+    return pixels[row.clip(0, pixels.shape[0] - 1), column.clip(0, pixels.shape[1] - 1)]

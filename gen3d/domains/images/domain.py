@@ -1,0 +1,198 @@
+"""Captioned, posed pictures as a generative domain: the prior that guides text to 3D."""
+
+import difflib
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gen3d import io, media
+from gen3d.domains.base import GenerativeDomain, Layout
+from gen3d.domains.images.codec import ImageCodec, ImageConfig
+from gen3d.domains.images.dataset import View, ViewBatch, ViewDataset, collate, open_dataset
+from gen3d.domains.images.options import ImageOptions, ImagePrepareOptions
+from gen3d.draws import Draws
+from gen3d.errors import Gen3dError, require
+from gen3d.metrics import Metric
+from gen3d.nn import text as words
+from gen3d.scenes.viewpoints import OVERHEAD, directions
+from gen3d.types import Conditions
+
+
+class ImageDomain(GenerativeDomain):
+    """Pictures of things before white, `PIL.Image.Image`."""
+
+    name = "image"
+    Config: ClassVar[type] = ImageConfig
+    SampleOptions = ImageOptions  # type: ignore[assignment]
+    extension = ".png"
+    class_conditions: Mapping[str, int] = {}
+    scalar_conditions: Sequence[str] = ()
+    vector_conditions: Mapping[str, int] = {"camera": 3}
+
+    def __init__(self, config: ImageConfig) -> None:
+        self.config = config
+        self.codec: ImageCodec = ImageCodec(config)
+
+    @property
+    def model_fields(self) -> dict[str, Any]:
+        return {"channels": self.codec.channels, "axes": 2, "text_width": words.WIDTH}
+
+    @classmethod
+    def prepare(  # type: ignore[override]
+        cls,
+        source: str,
+        out: Path,
+        *,
+        limit: int | None = None,
+        seed: int = 0,
+        progress: bool = True,
+        options: ImagePrepareOptions | None = None,
+    ) -> str:
+        from gen3d.domains.images.prepare import prepare
+
+        size = (options or ImagePrepareOptions()).size
+        counts = prepare(source, out, size=size, limit=limit, seed=seed, progress=progress)
+        return ", ".join(f"{count:,} {split}" for split, count in counts.items())
+
+    def dataset(self, source: str | Path, split: str) -> ViewDataset:
+        return open_dataset(source, split, len(self.codec.positions), self.config.size)
+
+    def fit(self, dataset: Any) -> None:
+        self.codec.tell(dataset.words())
+
+    def collate(self, items: Sequence[View], draws: Draws | None) -> ViewBatch:
+        azimuth, elevation = (torch.tensor([getattr(i, n) for i in items]) for n in ("azimuth", "elevation"))
+        return collate(items, directions(azimuth, elevation), draws)
+
+    def conditions(self, batch: ViewBatch) -> Conditions:
+        return {"camera": batch.camera, "text": batch.text, "text_mask": batch.text_mask}
+
+    def layout(self, options: ImageOptions, draws: Draws) -> Layout:
+        count = len(draws.index)
+        positions = self.codec.positions.cpu().expand(count, -1, -1)
+        text, mask = self.texts(self._prompts(options, draws.index))
+        return Layout(
+            torch.ones(positions.shape[:2], dtype=torch.bool),
+            positions,
+            {"camera": self._cameras(options, draws), "text": text, "text_mask": mask},
+        )
+
+    def texts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Vectors (B, L, E) and mask (B, L) of prompts; an empty one is none. Warns of what is not known.
+
+        Raises:
+            MissingExtra: the extra `text` is not installed.
+        """
+        told = sorted({prompt for prompt in prompts if prompt})
+        if not told:
+            none = torch.zeros(len(prompts), 1, words.WIDTH)
+            return none, torch.zeros(len(prompts), 1, dtype=torch.bool)
+        for prompt in told:
+            self._warn(prompt)
+        vectors, real = words.embed(told)
+        index = torch.tensor([told.index(prompt) if prompt else 0 for prompt in prompts])
+        given = torch.tensor([bool(prompt) for prompt in prompts])
+        return vectors[index], real[index] & given[:, None]
+
+    def _prompts(self, options: ImageOptions, index: Tensor) -> list[str]:
+        if options.prompt is not None and options.prompts is not None:
+            raise Gen3dError("both --prompt and --prompts are given; allowed: one of them")
+        if options.prompt is not None and not options.prompt.strip():
+            raise Gen3dError("the prompt is empty; say what should be seen, or leave --prompt out")
+        if options.prompts is None:
+            return [options.prompt or ""] * len(index)
+        try:
+            lines = options.prompts.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise Gen3dError(f"cannot read prompts from {options.prompts}: {error}") from error
+        lines = [line.strip() for line in lines if line.strip()]
+        if not lines:
+            raise Gen3dError(f"{options.prompts} holds no prompt")
+        return [lines[int(number) % len(lines)] for number in index]
+
+    def _cameras(self, options: ImageOptions, draws: Draws) -> Tensor:
+        """(B, 3) directions, those that are not asked for drawn as the data have them."""
+        azimuth, elevation = draws.uniform("azimuth") * 360, draws.uniform("elevation") * OVERHEAD
+        if options.azimuth is not None:
+            azimuth = torch.full_like(azimuth, options.azimuth)
+        if options.elevation is not None:
+            if not -90 <= options.elevation <= 90:
+                raise Gen3dError(f"elevation is {options.elevation}; allowed: -90 to 90 degrees")
+            elevation = torch.full_like(elevation, options.elevation)
+        return directions(azimuth, elevation)
+
+    def _warn(self, prompt: str) -> None:
+        """Tell of words that no caption had."""
+        known = self.codec.known()
+        asked = [word.strip(".!?;:'\"").lower() for word in prompt.replace(",", " ").split()]
+        unknown = [word for word in asked if word and word not in known]
+        if known == [""] or not unknown:
+            return
+        close = sorted({near for word in unknown for near in difflib.get_close_matches(word, known, 3)})
+        hint = f"; close to: {', '.join(close)}" if close else ""
+        some = ", ".join(word for word in known[:60] if len(word) > 2)
+        warnings.warn(
+            f"the prior was never told {', '.join(unknown)}{hint}. It knows {len(known)} words, most often: "
+            f"{some}",
+            stacklevel=2,
+        )
+        if words.length_of(prompt) > words.LONGEST:
+            warnings.warn(f"only the first {words.LONGEST} tokens of the prompt are read", stacklevel=2)
+
+    def to_native(self, raw: Tensor) -> list[Any]:
+        image = require("PIL.Image", "scenes")
+        pictures = ((raw.float().clamp(-1, 1) + 1) / 2).permute(0, 2, 3, 1)
+        finite = pictures.isfinite().all(-1).all(-1).all(-1)
+        return [
+            image.fromarray(media.pixels(picture)) if good else None
+            for picture, good in zip(pictures, finite, strict=True)
+        ]
+
+    def items(self, objects: Sequence[Any]) -> list[View]:
+        """Pictures as data, told nothing, seen from the front."""
+        size = (self.config.size, self.config.size)
+        shown = [np.asarray(picture.convert("RGB").resize(size)) for picture in objects]
+        return [View(image, 0.0, 0.0, "", np.zeros((0, words.WIDTH), np.float16)) for image in shown]
+
+    def valid(self, sample: Any) -> bool:
+        """Whether anything is to be seen: a picture of more than one colour."""
+        return sample is not None and any(low != high for low, high in sample.convert("RGB").getextrema())
+
+    def metrics(  # type: ignore[override]
+        self,
+        samples: Sequence[Any],
+        reference: ViewDataset,
+        *,
+        workers: int | None = None,
+        progress: bool = False,
+    ) -> list[Metric]:
+        from gen3d.domains.images.metrics import image_set_metrics
+
+        return image_set_metrics(samples, reference)
+
+    def draw(self, objects: Sequence[Any], path: Path) -> Path | None:
+        media.write_png(contact_sheet(objects), path)
+        return path
+
+    def save(self, objects: Sequence[Any], path: Path) -> list[Path]:
+        return io.write([o for o in objects if o is not None], path)
+
+
+def contact_sheet(objects: Sequence[Any]) -> Tensor:
+    """(H, W, 3) of pictures side by side, about as many in a row as there are rows; failed ones are white."""
+    size = next((o.size for o in objects if o is not None), (1, 1))
+    columns = max(1, round(len(objects) ** 0.5))
+    rows = -(-len(objects) // columns)
+    sheet = torch.ones(rows * size[1], columns * size[0], 3)
+    for number, picture in enumerate(objects):
+        if picture is not None:
+            y, x = number // columns * size[1], number % columns * size[0]
+            sheet[y : y + size[1], x : x + size[0]] = torch.from_numpy(
+                np.asarray(picture.convert("RGB")) / 255.0
+            )
+    return sheet

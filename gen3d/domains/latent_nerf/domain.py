@@ -1,0 +1,235 @@
+"""The domain `latent-nerf`: a field that shows what a prompt says."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gen3d import checkpoint, media
+from gen3d.config import from_dict, load_yaml, merge
+from gen3d.diffusion.priors import as_prior
+from gen3d.domains.base import PromptedDomain
+from gen3d.domains.latent_nerf.config import LatentNeRFConfig, LatentNeRFRun
+from gen3d.domains.latent_nerf.options import LatentNeRFOptions
+from gen3d.domains.latent_nerf.paint import Canvas, Unwrapped, padded, unwrapped, write_painted
+from gen3d.domains.latent_nerf.sketch import Sketch, overlap
+from gen3d.errors import Gen3dError
+from gen3d.fields.latent import LatentField, TextureField
+from gen3d.fields.occupancy import Occupancy
+from gen3d.fields.rendering import Rendering
+from gen3d.metrics import Metric
+from gen3d.scenes.distil import CELLS, Distilled
+from gen3d.scenes.gallery import write_gallery
+from gen3d.scenes.scene import Scene, read_scene, write_scene
+
+PAINTING = {"fit": {"resolutions": [128, 256], "grow_at": [0.0, 0.75], "penalties": {"variation": 0.001}}}
+"""What a texture needs otherwise than a field does."""
+
+
+class LatentNeRFFit(Distilled):
+    """A fit that can be written as a checkpoint."""
+
+    def __init__(self, run: LatentNeRFRun, prior: Any) -> None:
+        torch.manual_seed(run.fit.seed)
+        guide = as_prior(prior)
+        of = run.domain_config
+        box = torch.tensor([3 * [-of.half_side], 3 * [of.half_side]])
+        self.sketch = None if of.sketch is None else Sketch(of.sketch, run.fit.seed)
+        field = LatentField(box, run.fit.resolutions[0], guide.channels)
+        super().__init__(field, Occupancy(box, CELLS), guide, run.prompt, run.fit)
+        self.run = run
+
+    def terms(self) -> Tensor:
+        return super().terms() if self.sketch is None else self.sketch.loss(self.field, self.generator)
+
+    def measure(self) -> dict[str, float]:
+        found = super().measure()
+        if self.sketch is not None:
+            level = 16 / (2 * self.run.domain_config.half_side)
+            found["overlap"] = overlap(self.field, self.sketch.vertices, self.sketch.faces, level)
+        return found
+
+    def write(self, folder: Path) -> None:
+        scene = self.scene()
+        write_scene(scene, folder, _stored(self), _card(self, f"{scene.megabytes:.1f} MB"))
+
+
+class LatentPaintFit(Distilled):
+    """A texture on its way."""
+
+    field: TextureField
+
+    def __init__(self, run: LatentNeRFRun, prior: Any) -> None:
+        guide = as_prior(prior)
+        assert run.domain_config.paint is not None
+        self.canvas = Canvas(unwrapped(Path(run.domain_config.paint.mesh), run.domain_config.paint.size))
+        box = torch.tensor([3 * [-1.0], 3 * [1.0]])
+        field = TextureField(box, run.fit.resolutions[0], guide.channels)
+        field.settled = False
+        super().__init__(field, Occupancy(box, 1), guide, run.prompt, run.fit)
+        self.run = run
+
+    def render(self, azimuth: Tensor, elevation: Tensor, size: int, background: Tensor) -> Rendering:
+        return self.canvas.render(self.field, azimuth, elevation, size, background)
+
+    def measure(self) -> dict[str, float]:
+        return {"pull": math.sqrt(max(self.loss, 0.0))}
+
+    def write(self, folder: Path) -> None:
+        mesh = self.canvas.mesh
+        tensors = {
+            **{f"field.{name}": value for name, value in self.field.state_dict().items()},
+            "vertices": torch.from_numpy(mesh.vertices),
+            "faces": torch.from_numpy(mesh.faces),
+            "uv": torch.from_numpy(mesh.uv),
+        }
+        checkpoint.write(folder, tensors, _stored(self), _card(self, "a texture"))
+
+
+def _stored(fit: LatentNeRFFit | LatentPaintFit) -> dict[str, Any]:
+    return {
+        "domain": LatentNeRFDomain.name,
+        "kind": "texture" if isinstance(fit, LatentPaintFit) else "field",
+        "prompt": fit.prompt,
+        "prior": fit.run.prior.checkpoint,
+        "latent_channels": fit.prior.channels,
+        "resolution": fit.config.resolutions[fit.stage],
+        "fit": {"steps": fit.step, "seconds": round(fit.seconds, 1)},
+    }
+
+
+def _card(fit: LatentNeRFFit | LatentPaintFit, what: str) -> str:
+    return (
+        f"# {fit.prompt}\n\nMade by gen3d from words ({fit.step} steps, {fit.seconds / 60:.1f} minutes, "
+        f"guided by {fit.run.prior.checkpoint}); {what}.\n"
+    )
+
+
+@dataclass(frozen=True)
+class PaintedMesh:
+    """A mesh with a texture.
+
+    Attributes:
+        mesh: with places on the texture.
+        image: (T, T, 3) in [0, 1].
+        field: the texture as it is stored.
+    """
+
+    mesh: Unwrapped
+    image: Tensor
+    field: TextureField
+
+    def pictures(self, width: int, count: int, elevation: float = 20.0) -> list[Tensor]:
+        """(width, width, 3) from all around, the first from the front."""
+        canvas, turn = Canvas(self.mesh), torch.arange(count) * (360 / count)
+        self.field.look.in_rgb.fill_(True)
+        with torch.no_grad():
+            seen = [
+                canvas.render(self.field, turn[[k]], torch.tensor([elevation]), width, torch.ones(3)).colour
+                for k in range(count)
+            ]
+        return [picture.view(width, width, 3).clamp(0, 1) for picture in seen]
+
+
+class LatentNeRFDomain(PromptedDomain):
+    """Scenes that stand still, made from words (Latent-NeRF, arXiv 2211.07600)."""
+
+    name = "latent-nerf"
+    Config = LatentNeRFConfig
+    RunConfig = LatentNeRFRun
+    SampleOptions = LatentNeRFOptions  # type: ignore[assignment]
+    extension = ".glb"
+
+    def __init__(self, config: LatentNeRFConfig) -> None:
+        self.config = config
+
+    @classmethod
+    def run_config(cls, options: LatentNeRFOptions, given: dict[str, Any]) -> LatentNeRFRun:  # type: ignore[override]
+        values = {} if options.config is None else load_yaml(Path(options.config))
+        asked: dict[str, Any] = {"domain": cls.name, "prior": {"checkpoint": options.prior}, "fit": given}
+        if options.prompt is not None:
+            asked["prompt"] = options.prompt
+        held = {"strictness": options.strictness, "proximity": options.proximity}
+        held = {name: value for name, value in held.items() if value is not None}
+        if held and options.sketch is None:
+            raise Gen3dError(f"--{next(iter(held))} is given without --sketch; it is of no use")
+        if options.sketch is not None:
+            asked["domain_config"] = {"sketch": {"mesh": options.sketch, **held}}
+        if options.paint is not None:
+            asked = merge(asked, {"domain_config": {"paint": {"mesh": options.paint}}, **PAINTING})
+        run: LatentNeRFRun = from_dict(LatentNeRFRun, merge(values, asked))
+        if not run.prompt.strip():
+            raise Gen3dError("--prompt is missing or empty; say what should be seen")
+        return run
+
+    @classmethod
+    def fitting(
+        cls, config: LatentNeRFRun, data: Path | None, prior: Any = None
+    ) -> "LatentNeRFFit | LatentPaintFit":
+        return LatentPaintFit(config, prior) if config.domain_config.paint else LatentNeRFFit(config, prior)
+
+    @classmethod
+    def load(cls, folder: Path) -> Scene | PaintedMesh:
+        folder = folder / "checkpoint" if (folder / "checkpoint").is_dir() else folder
+        if checkpoint.read_config(folder).get("kind") == "texture":
+            return _read_painted(folder)
+        return read_scene(folder, _field_of)[0]
+
+    @classmethod
+    def show(
+        cls,
+        scene: Scene | PaintedMesh,
+        options: LatentNeRFOptions,
+        out: Path | None,
+        *,
+        progress: bool = True,
+    ) -> list[Path]:
+        folder = out or Path(cls.name)
+        if isinstance(scene, PaintedMesh):
+            count = max(1, round(options.seconds * options.fps))
+            films = media.write_film(
+                scene.pictures(options.width, count), folder / "turntable.mp4", options.fps
+            )
+            return [*films, *write_painted(scene.mesh, scene.image, folder)]
+        return write_gallery(
+            scene,
+            folder,
+            width=options.width,
+            seconds=options.seconds,
+            fps=options.fps,
+            resolution=options.resolution,
+            progress=progress,
+        )
+
+    @classmethod
+    def reference(cls, source: Path, split: str) -> Any:
+        raise Gen3dError("scenes made from words have no reference; their prompt is what they are held to")
+
+    def metrics(self, samples: Sequence[Any], reference: Any, **options: Any) -> list[Metric]:
+        raise NotImplementedError
+
+    def valid(self, sample: Any) -> bool:
+        return isinstance(sample, Scene) and 0 < sample.occupancy.share < 1
+
+    def save(self, objects: Sequence[Any], path: Path) -> list[Path]:
+        raise Gen3dError("scenes are written by gen3d sample, into a folder")
+
+
+def _read_painted(folder: Path) -> PaintedMesh:
+    tensors, stored = checkpoint.read(folder)
+    field = TextureField(
+        torch.tensor([3 * [-1.0], 3 * [1.0]]), stored["resolution"], stored["latent_channels"]
+    )
+    own = {n.removeprefix("field."): t for n, t in tensors.items() if n.startswith("field.")}
+    checkpoint.fill(field, own, folder)
+    mesh = Unwrapped(*(tensors[name].numpy() for name in ("vertices", "faces", "uv")))
+    image = padded(field.image().detach(), Canvas(mesh).covered(stored["resolution"]))
+    return PaintedMesh(mesh, image, field)
+
+
+def _field_of(stored: dict[str, Any], box: torch.Tensor) -> LatentField:
+    return LatentField(box, stored["resolution"], stored["latent_channels"])

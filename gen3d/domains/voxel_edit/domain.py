@@ -1,0 +1,184 @@
+"""The domain `voxel-edit`: a scene of voxels, changed as words say."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gen3d.config import from_dict, load_yaml, merge, to_dict
+from gen3d.diffusion.priors import as_prior
+from gen3d.domains.base import PromptedDomain
+from gen3d.domains.voxel_edit.attention import Attention
+from gen3d.domains.voxel_edit.config import VoxelEditConfig, VoxelEditRun, editing
+from gen3d.domains.voxel_edit.cut import cut
+from gen3d.domains.voxel_edit.initial import frame_of, grid_to_edit, initial_scene
+from gen3d.domains.voxel_edit.options import VoxelEditOptions
+from gen3d.domains.voxel_edit.show import CELLS, EditedScene, read_edited, show_edit, write_edited
+from gen3d.errors import Gen3dError
+from gen3d.fields.edited import EditedField
+from gen3d.fields.occupancy import Occupancy
+from gen3d.metrics import Metric
+from gen3d.scenes.distil import Distilled
+
+
+class VoxelEditFit(Distilled):
+    """An edit on its way: the prior pulls at the grid; then, for edits by words, attention is fitted to
+    it."""
+
+    field: EditedField
+
+    def __init__(self, run: VoxelEditRun, data: Path, prior: Any) -> None:
+        torch.manual_seed(run.fit.seed)
+        scene = initial_scene(data, run.domain_config, progress=False)
+        self.frame = frame_of(scene, run.domain_config.front)
+        field = grid_to_edit(scene, self.frame, max(run.fit.resolutions))
+        field.settled = False
+        super().__init__(field, Occupancy(field.box, CELLS), as_prior(prior), run.prompt, run.fit)
+        self.run = run
+        self.attention: Attention | None = None
+
+    @property
+    def edits_from(self) -> float:
+        """The share of the run after which attention is fitted; 1 for never."""
+        return 1 - self.run.domain_config.refine.share if self.run.edit_words else 1.0
+
+    def losses(self, share: float) -> tuple[Tensor, Tensor]:
+        if share < self.edits_from:
+            self.field.reading.fill_(False)
+            return super().losses(share / self.edits_from)
+        self.field.reading.fill_(True)
+        if self.attention is None:
+            refine = self.run.domain_config.refine
+            self.attention = Attention(self, self.run.edit_words, refine.views, refine.noise)
+        loss = self.attention.loss()
+        smooth = self.field.penalties()["attention_variation"]
+        return loss, loss + self.run.domain_config.refine.variation * smooth
+
+    def preview(self, path: Path) -> bool:
+        reading = bool(self.field.reading)
+        self.field.reading.fill_(False)
+        drawn = super().preview(path)
+        self.field.reading.fill_(reading)
+        return drawn
+
+    def edited_points(self) -> Tensor | None:
+        """(P,) grid points that are part of the edit, once it is over; None for all."""
+        if not self.run.edit_words or self.share() < 1:
+            return None
+        field = self.field
+        density = field.scale * F.softplus(field.density_table[:, 0] + field.bias)
+        before = field.scale * F.softplus(field.initial_density[:, 0] + field.bias)
+        filled = F.max_pool3d(torch.maximum(density, before).view(1, *field.shape), 3, 1, 1).flatten() > 1.0
+        weights = field.attention_table.detach().sigmoid()
+        probability = torch.softmax(weights / weights.std(0).clamp(min=1e-4), 1)[:, 0]
+        colours = torch.sigmoid(field.colour_table.detach() * 0.28209479177387814)
+        chosen = cut(
+            probability.numpy(),
+            colours.numpy(),
+            field.shape,
+            filled.numpy(),
+            self.run.domain_config.refine.cut,
+        )
+        return torch.from_numpy(chosen)
+
+    def write(self, folder: Path) -> None:
+        part = self.edited_points()
+        everything = torch.ones(len(self.field.density_table), dtype=torch.bool)
+        if part is not None:
+            self.field.keep_only(part)
+        reading = bool(self.field.reading)
+        self.field.reading.fill_(False)
+        frame = torch.cat([self.frame.centre, torch.tensor([self.frame.radius]), self.frame.turn.flatten()])
+        config = {
+            "domain": VoxelEditDomain.name,
+            "prompt": self.prompt,
+            "edit_words": list(self.run.edit_words),
+            "prior": self.run.prior.checkpoint,
+            "resolution": max(self.field.shape),
+            "scale": self.field.scale,
+            "bias": self.field.bias,
+            "fit": {"steps": self.step, "seconds": round(self.seconds, 1)},
+        }
+        card = f"# {self.prompt}\n\nEdited by gen3d ({self.step} steps, {self.seconds / 60:.1f} minutes).\n"
+        write_edited(folder, self.scene(), everything if part is None else part, frame, config, card)
+        self.field.reading.fill_(reading)
+
+
+class VoxelEditDomain(PromptedDomain):
+    """Scenes of voxels, edited by words (Vox-E, arXiv 2303.12048)."""
+
+    name = "voxel-edit"
+    Config = VoxelEditConfig
+    RunConfig = VoxelEditRun
+    SampleOptions = VoxelEditOptions  # type: ignore[assignment]
+    extension = ".glb"
+
+    def __init__(self, config: VoxelEditConfig) -> None:
+        self.config = config
+
+    @classmethod
+    def run_config(cls, options: VoxelEditOptions, given: dict[str, Any]) -> VoxelEditRun:  # type: ignore[override]
+        if options.input is None:
+            raise Gen3dError("--input is missing: a folder of posed pictures, a run with voxels, or a mesh")
+        # A configuration that names some values of `fit` keeps the others as edits have them.
+        values: dict[str, Any] = {"fit": to_dict(editing())}
+        if options.config is not None:
+            values = merge(values, load_yaml(Path(options.config)))
+        asked: dict[str, Any] = {
+            "domain": cls.name,
+            "prior": {"checkpoint": options.prior},
+            "fit": given,
+            "domain_config": {"front": options.front},
+        }
+        if options.prompt is not None:
+            asked["prompt"] = options.prompt
+        if options.edit_words:
+            asked["edit_words"] = list(options.edit_words)
+        run: VoxelEditRun = from_dict(VoxelEditRun, merge(values, asked))
+        if not run.prompt.strip():
+            raise Gen3dError("--prompt is missing or empty; say what should be seen after the edit")
+        return run
+
+    @classmethod
+    def data(cls, options: VoxelEditOptions) -> Path | None:  # type: ignore[override]
+        return options.input
+
+    @classmethod
+    def fitting(cls, config: VoxelEditRun, data: Path | None, prior: Any = None) -> VoxelEditFit:
+        if data is None:
+            raise Gen3dError("an edit needs a scene to start from")
+        return VoxelEditFit(config, data, prior)
+
+    @classmethod
+    def load(cls, folder: Path) -> EditedScene:
+        return read_edited(folder / "checkpoint" if (folder / "checkpoint").is_dir() else folder)
+
+    @classmethod
+    def show(
+        cls, scene: EditedScene, options: VoxelEditOptions, out: Path | None, *, progress: bool = True
+    ) -> list[Path]:
+        return show_edit(
+            scene,
+            out or Path(cls.name),
+            width=options.width,
+            seconds=options.seconds,
+            fps=options.fps,
+            resolution=options.resolution,
+            progress=progress,
+        )
+
+    @classmethod
+    def reference(cls, source: Path, split: str) -> Any:
+        raise Gen3dError("edits have no reference; what they were is stored with them")
+
+    def metrics(self, samples: Sequence[Any], reference: Any, **options: Any) -> list[Metric]:
+        raise NotImplementedError
+
+    def valid(self, sample: Any) -> bool:
+        return isinstance(sample, EditedScene) and 0 < sample.after.occupancy.share < 1
+
+    def save(self, objects: Sequence[Any], path: Path) -> list[Path]:
+        raise Gen3dError("edits are written by gen3d sample, into a folder")
