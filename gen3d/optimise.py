@@ -81,11 +81,14 @@ def optimise(
         with atomic_write(out / "config.yaml") as temporary:
             temporary.write_text(yaml.safe_dump(to_dict(config), sort_keys=False), encoding="utf-8")
     limit = None if max_minutes is None else 60 * max_minutes
-    with stop_signal() as stopped:
-        _advance(run, out, limit, stopped.is_set, progress)
-    run.save(out / STATE)
-    run.write(out / "checkpoint")
-    run.preview(out / "preview.png")
+    try:
+        with stop_signal() as stopped:
+            _advance(run, out, limit, stopped.is_set, progress)
+    finally:
+        # After an error, too: the step that failed was not taken.
+        run.save(out / STATE)
+        run.write(out / "checkpoint")
+        run.preview(out / "preview.png")
     return out / "checkpoint"
 
 

@@ -123,12 +123,13 @@ class Descent(ABC):
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * group["share"] * config.final_rate**share
         error, loss = self.losses(share)
+        self.loss = float(error.detach())
+        # Before it is taken: what has been found so far must not be lost.
+        if not (math.isfinite(self.loss) and bool(loss.isfinite())):
+            raise Gen3dError(f"the error is {self.loss} after {self.step} steps; lower learning_rate")
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        self.loss = float(error.detach())
-        if not math.isfinite(self.loss):
-            raise Gen3dError(f"the error is {self.loss} after {self.step} steps; lower learning_rate")
         self.step += 1
         if self.field.settled and (self.step in PRUNE_FIRST or self.step % PRUNE_EVERY == 0):
             self.occupancy.update(self.field, config.prune_below, self.generator)

@@ -127,10 +127,12 @@ class ImageDomain(GenerativeDomain):
         return directions(azimuth, elevation)
 
     def _warn(self, prompt: str) -> None:
-        """Tell of words that no caption had."""
+        """Tell of words that no caption had, and of texts that are cut."""
+        if words.length_of(prompt) > words.LONGEST:
+            warnings.warn(f"only the first {words.LONGEST} tokens of the prompt are read", stacklevel=2)
         known = self.codec.known()
         asked = [word.strip(".!?;:'\"").lower() for word in prompt.replace(",", " ").split()]
-        unknown = [word for word in asked if word and word not in known]
+        unknown = list(dict.fromkeys(word for word in asked if word and word not in known))
         if known == [""] or not unknown:
             return
         close = sorted({near for word in unknown for near in difflib.get_close_matches(word, known, 3)})
@@ -141,8 +143,6 @@ class ImageDomain(GenerativeDomain):
             f"{some}",
             stacklevel=2,
         )
-        if words.length_of(prompt) > words.LONGEST:
-            warnings.warn(f"only the first {words.LONGEST} tokens of the prompt are read", stacklevel=2)
 
     def to_native(self, raw: Tensor) -> list[Any]:
         image = require("PIL.Image", "scenes")

@@ -59,10 +59,11 @@ def frechet_distance(one: np.ndarray, other: np.ndarray) -> float:
     """Squared distance of the means plus that of the covariances, tr(A + B - 2 (A B)^(1/2)).
 
     The trace of the root is the sum of the singular values of the product of two factors, which needs no root
-    of a matrix: with A = X^T X / (n - 1) and B = Y^T Y / (m - 1) it is that of X Y^T.
+    of a matrix: with A = X^T X and B = Y^T Y it is that of X Y^T, or of what is left of X and Y by QR.
     """
     x, y = one - one.mean(0), other - other.mean(0)
     x, y = x / np.sqrt(len(x) - 1), y / np.sqrt(len(y) - 1)
+    x, y = np.linalg.qr(x, mode="r"), np.linalg.qr(y, mode="r")
     cross = np.linalg.svd(x @ y.T, compute_uv=False).sum()
     means = np.square(one.mean(0) - other.mean(0)).sum()
     return float(max(means + np.square(x).sum() + np.square(y).sum() - 2 * cross, 0.0))

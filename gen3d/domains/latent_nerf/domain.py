@@ -16,7 +16,7 @@ from gen3d.domains.base import PromptedDomain
 from gen3d.domains.latent_nerf.config import LatentNeRFConfig, LatentNeRFRun
 from gen3d.domains.latent_nerf.options import LatentNeRFOptions
 from gen3d.domains.latent_nerf.paint import Canvas, Unwrapped, padded, unwrapped, write_painted
-from gen3d.domains.latent_nerf.sketch import Sketch, overlap
+from gen3d.domains.latent_nerf.sketch import Overlap, Sketch
 from gen3d.errors import Gen3dError
 from gen3d.fields.latent import LatentField, TextureField
 from gen3d.fields.occupancy import Occupancy
@@ -39,6 +39,8 @@ class LatentNeRFFit(Distilled):
         of = run.domain_config
         box = torch.tensor([3 * [-of.half_side], 3 * [of.half_side]])
         self.sketch = None if of.sketch is None else Sketch(of.sketch, run.fit.seed)
+        if self.sketch is not None:
+            self.overlap = Overlap(box, self.sketch.vertices, self.sketch.faces)
         field = LatentField(box, run.fit.resolutions[0], guide.channels)
         super().__init__(field, Occupancy(box, CELLS), guide, run.prompt, run.fit)
         self.run = run
@@ -50,7 +52,7 @@ class LatentNeRFFit(Distilled):
         found = super().measure()
         if self.sketch is not None:
             level = 16 / (2 * self.run.domain_config.half_side)
-            found["overlap"] = overlap(self.field, self.sketch.vertices, self.sketch.faces, level)
+            found["overlap"] = self.overlap.of(self.field, level)
         return found
 
     def write(self, folder: Path) -> None:

@@ -97,13 +97,24 @@ def placed(path: Path, size: float) -> tuple[np.ndarray, np.ndarray]:
     return vertices * (size / np.linalg.norm(vertices, axis=1).max()), frames[0].faces
 
 
-@torch.no_grad()
-def overlap(field: Field, vertices: np.ndarray, faces: np.ndarray, level: float, side: int = 48) -> float:
-    """Intersection over union of what is denser than `level` and of what a mesh encloses, on a grid of the
-    box."""
-    low, high = field.box.numpy()
-    axes = [low[k] + (np.arange(side) + 0.5) / side * (high[k] - low[k]) for k in range(3)]
-    places = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
-    full = inside(places, vertices, faces)
-    made = (field.density(torch.from_numpy(places).float(), None)[0] > level).numpy()
-    return float((full & made).sum() / max((full | made).sum(), 1))
+class Overlap:
+    """How much of a field and of a solid are the same, on a grid of the field's box.
+
+    Args:
+        box: (2, 3), of the field.
+        vertices, faces: of the solid.
+        side: cells along a side.
+    """
+
+    def __init__(self, box: Tensor, vertices: np.ndarray, faces: np.ndarray, side: int = 48) -> None:
+        low, high = box.numpy()
+        axes = [low[k] + (np.arange(side) + 0.5) / side * (high[k] - low[k]) for k in range(3)]
+        places = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+        self.full = torch.from_numpy(inside(places, vertices, faces))
+        self.places = torch.from_numpy(places).float()
+
+    @torch.no_grad()
+    def of(self, field: Field, level: float) -> float:
+        """Intersection over union of the solid and of what is denser than `level`."""
+        made = field.density(self.places, None)[0] > level
+        return float((self.full & made).sum() / (self.full | made).sum().clamp(min=1))

@@ -122,13 +122,14 @@ def frame_of(scene: Scene, front: float) -> Frame:
     return Frame((low + high) / 2, float((high - low).norm()) / 2, turn)
 
 
+@torch.no_grad()
 def _filled(scene: Scene) -> tuple[Tensor, Tensor]:
     """Corners of what is filled of a scene's box."""
     occupancy = scene.occupancy
     centres = occupancy.centres()[occupancy.cells.any(0).flatten()]
     density = torch.cat([scene.field.density(some, None)[0] for some in centres.split(1 << 16)])
     side = float((occupancy.box[1] - occupancy.box[0]).max())
-    solid = centres[density > 4 / side]
+    solid = centres[density > min(16 / side, float(density.max()) / 4)]
     if not len(solid):
         raise Gen3dError("the scene is empty: nothing in it is dense enough to be seen")
     return solid.amin(0), solid.amax(0)
