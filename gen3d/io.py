@@ -32,6 +32,8 @@ class Format:
     many: bool = True
 
 
+PREVIEW = ".preview.png"
+"""How the names of contact sheets end, which are no objects."""
 _ATOMS_READER = "gen3d.domains.atoms.readers:read_objects"
 _SHAPE_READER = "gen3d.domains.shapes.readers:read_objects"
 _MESH = Format("gen3d.domains.shapes.writers:write_mesh", _SHAPE_READER, many=False)
@@ -104,7 +106,11 @@ def read(path: str | Path, *, failures: bool = False) -> list[Any]:
     """
     path = Path(path)
     if path.is_dir():
-        files = [p for p in sorted(path.iterdir()) if p.is_file() and known(p)]
+        found = [p for p in sorted(path.iterdir()) if p.is_file() and known(p)]
+        # Pictures lie beside what they are of; only in a folder of nothing else are they the objects.
+        pictures = [p for p in found if p.suffix.lower() == ".png"]
+        alone = [p for p in pictures if not p.name.endswith(PREVIEW)]
+        files = [p for p in found if p not in pictures] or alone
         if not files:
             raise Gen3dError(f"{path} holds no file of a known format; allowed: {', '.join(FORMATS)}")
         return [item for file in files for item in read(file, failures=failures)]

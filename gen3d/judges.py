@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gen3d.colours import names_of
+from gen3d.colours import NAMED, names_of
 from gen3d.errors import Gen3dError, require
 
 GROUPS: dict[str, tuple[int, ...]] = {
@@ -184,6 +184,17 @@ def recognised(pictures: Tensor, nouns: list[str]) -> Tensor:
     return torch.tensor(
         [bool(set(row) & set(GROUPS[noun])) for row, noun in zip(best, nouns, strict=True)], dtype=torch.bool
     )
+
+
+def words_of(prompt: str) -> tuple[str | None, str | None]:
+    """The noun and the colour of a prompt that come first; None where it has none that judges know."""
+    words = prompt.lower().replace(",", " ").split()
+    plain = " ".join(words)
+    places = {noun: f" {plain} ".find(f" {noun} ") for noun in GROUPS}
+    known = {noun: place for noun, place in places.items() if place >= 0}
+    # "washing machine" and "table": of those that begin earliest, the longest.
+    noun = min(known, key=lambda name: (known[name], -len(name)), default=None)
+    return noun, next((word for word in words if word in NAMED), None)
 
 
 def colour_shares(picture: np.ndarray) -> dict[str, float]:

@@ -23,6 +23,7 @@ FLOORS = [
         "sweethome",
         "colours",
         "judges",
+        "clip",
         "config",
         "draws",
         "metrics",

@@ -264,7 +264,7 @@ class TestPrior:
         file.write_text("a red knight\n\na pink mage\n")
         domain = Generator.from_pretrained(checkpoint, "cpu").domain
         draws = Draws(0, torch.arange(3))
-        told = domain.layout(ImageOptions(prompts=file), draws).conditions
+        told = domain.layout(ImageOptions(prompts=str(file)), draws).conditions
         vectors, mask = text.embed(["a red knight", "a pink mage", "a red knight"])
         length = vectors.shape[1]
         assert torch.allclose(told["text"][:, :length], vectors, atol=1e-5)
@@ -275,8 +275,8 @@ class TestPrior:
         draws = Draws(0, torch.arange(1))
         for options, message in (
             (ImageOptions(prompt=" "), "the prompt is empty"),
-            (ImageOptions(prompt="a", prompts=tmp_path), "both --prompt and --prompts"),
-            (ImageOptions(prompts=tmp_path / "none.txt"), "cannot read prompts from"),
+            (ImageOptions(prompt="a", prompts=str(tmp_path)), "both --prompt and --prompts"),
+            (ImageOptions(prompts=str(tmp_path / "none.txt")), "cannot read prompts from"),
             (ImageOptions(elevation=100.0), "elevation is 100.0; allowed: -90 to 90"),
         ):
             with pytest.raises(Gen3dError, match=message):

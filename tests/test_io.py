@@ -102,7 +102,7 @@ def test_missing_and_unknown_files_are_named(tmp_path):
     with pytest.raises(Gen3dError, match=r"no file .*gone\.sdf"):
         io.read(tmp_path / "gone.sdf")
     with pytest.raises(Gen3dError, match=r"allowed: \.sdf"):
-        io.read(tmp_path / "a.png")
+        io.read(tmp_path / "a.foo")
     with pytest.raises(Gen3dError, match="no file of a known format"):
         io.read(tmp_path)
 

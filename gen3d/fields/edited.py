@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from gen3d.fields.base import Located
-from gen3d.fields.harmonics import harmonics
+from gen3d.fields.harmonics import HARMONIC_0
 from gen3d.fields.heads import HarmonicsHead
 from gen3d.fields.tables import read
 from gen3d.fields.voxels import VoxelField
@@ -107,4 +107,4 @@ def _mean_colour(grid: VoxelField) -> Tensor:
     features = grid.colour_table
     seen = torch.stack([grid.head(features, d.expand(len(features), 3), None) for d in axis]).mean(0)
     raw = torch.logit(seen.clamp(1e-3, 1 - 1e-3))
-    return raw / float(harmonics(axis[:1], 0)[0, 0])
+    return raw / HARMONIC_0

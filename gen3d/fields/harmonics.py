@@ -8,6 +8,8 @@ from torch import Tensor
 from gen3d.errors import Gen3dError
 
 DEGREES = 3
+HARMONIC_0 = 0.5 / math.sqrt(math.pi)
+"""The one of degree 0, the same in all directions."""
 
 
 def count(degree: int) -> int:
@@ -33,7 +35,7 @@ def harmonics(directions: Tensor, degree: int) -> Tensor:
     """
     total = count(degree)
     x, y, z = directions.unbind(1)
-    basis = [torch.full_like(x, 0.5 / math.sqrt(math.pi))]
+    basis = [torch.full_like(x, HARMONIC_0)]
     if degree >= 1:
         c = math.sqrt(3 / (4 * math.pi))
         basis += [c * y, c * z, c * x]

@@ -12,7 +12,8 @@ class Evaluate:
     """Measure samples against a reference set; prints a table and writes metrics.json."""
 
     domain: str
-    """What the samples are: molecule, crystal, shape, scene-prior, dynamic-scene, or another package's."""
+    """What the samples are: molecule, crystal, shape, image, scene-prior, dynamic-scene, latent-nerf,
+    voxel-edit, or another package's."""
     samples: Path
     """File or folder of samples."""
     reference: str

@@ -134,7 +134,7 @@ class Sample:
         }
         with atomic_write(_record(out, part)) as temporary:
             temporary.write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
-        shown_in = model.domain.draw(objects, out.with_suffix(".preview.png"))
+        shown_in = model.domain.draw(objects, out.with_suffix(io.PREVIEW))
         if self.json:
             print(json.dumps(record, default=str))
         elif not self.quiet:

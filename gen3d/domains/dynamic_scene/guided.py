@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from gen3d.domains.dynamic_scene.config import PriorConfig
 from gen3d.errors import Gen3dError
 from gen3d.fields.base import Field, Located
+from gen3d.fields.harmonics import HARMONIC_0
 from gen3d.fields.heads import HarmonicsAttentionHead, HarmonicsHead
 from gen3d.fields.occupancy import Occupancy
 from gen3d.fields.planescene import PAIRS, PlaneScene, density_of
@@ -35,7 +36,6 @@ RATE = 0.25
 """Learning rate of latents beside that of densities."""
 LEAST = 1e-3
 """Density below which a grid is not started: a gradient must find its way out."""
-HARMONIC_0 = 0.28209479177387814
 
 
 class GuidedField(Field):

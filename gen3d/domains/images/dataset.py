@@ -88,8 +88,8 @@ class ViewDataset:
         return sorted(counts, key=lambda word: (-counts[word], word))
 
 
-def open_dataset(source: str | Path, split: str, tokens: int, size: int) -> ViewDataset:
-    """Prepared pictures: `SPLIT.npz` of a folder, or one file.
+def open_dataset(source: str | Path, split: str, tokens: int, size: int | None = None) -> ViewDataset:
+    """Prepared pictures: `SPLIT.npz` of a folder, or one file; of `size` pixels a side, or of any.
 
     Raises:
         Gen3dError: nothing is there, something else, or pictures of another size.
@@ -105,7 +105,7 @@ def open_dataset(source: str | Path, split: str, tokens: int, size: int) -> View
         # numpy and zipfile raise about anything for a damaged file.
         raise Gen3dError(f"{path} holds no prepared pictures: {str(error)[:200]}") from error
     found_size = arrays["images"].shape[1]
-    if found_size != size:
+    if size not in (None, found_size):
         raise Gen3dError(f"{path} holds pictures of {found_size} pixels; the configuration has {size}")
     return ViewDataset(arrays, tokens)
 

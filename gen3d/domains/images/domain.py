@@ -62,6 +62,10 @@ class ImageDomain(GenerativeDomain):
     def dataset(self, source: str | Path, split: str) -> ViewDataset:
         return open_dataset(source, split, len(self.codec.positions), self.config.size)
 
+    def reference(self, source: str | Path, split: str) -> ViewDataset:
+        """Pictures of any size: judges make them as large as they need."""
+        return open_dataset(source, split, len(self.codec.positions))
+
     def fit(self, dataset: Any) -> None:
         self.codec.tell(dataset.words())
 
@@ -106,13 +110,7 @@ class ImageDomain(GenerativeDomain):
             raise Gen3dError("the prompt is empty; say what should be seen, or leave --prompt out")
         if options.prompts is None:
             return [options.prompt or ""] * len(index)
-        try:
-            lines = options.prompts.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise Gen3dError(f"cannot read prompts from {options.prompts}: {error}") from error
-        lines = [line.strip() for line in lines if line.strip()]
-        if not lines:
-            raise Gen3dError(f"{options.prompts} holds no prompt")
+        lines = read_prompts(options.prompts)
         return [lines[int(number) % len(lines)] for number in index]
 
     def _cameras(self, options: ImageOptions, draws: Draws) -> Tensor:
@@ -168,12 +166,27 @@ class ImageDomain(GenerativeDomain):
         samples: Sequence[Any],
         reference: ViewDataset,
         *,
+        prompts: str = "",
         workers: int | None = None,
         progress: bool = False,
     ) -> list[Metric]:
-        from gen3d.domains.images.metrics import image_set_metrics
+        """Compare pictures with data in the eyes of an ImageNet classifier.
 
-        return image_set_metrics(samples, reference)
+        Args:
+            samples: pictures; None is a failed one.
+            reference: data.
+            prompts: the file that `--prompts` named, or one prompt for all; whether judges find the class and
+                the colour is then measured.
+            workers, progress: not used.
+        """
+        from gen3d.domains.images.metrics import image_set_metrics, prompt_metrics
+
+        found = image_set_metrics(samples, reference)
+        if prompts:
+            lines = read_prompts(prompts) if Path(prompts).is_file() else [prompts]
+            told = [lines[number % len(lines)] for number in range(len(samples))]
+            found += prompt_metrics(samples, told, reference)
+        return found
 
     def draw(self, objects: Sequence[Any], path: Path) -> Path | None:
         media.write_png(contact_sheet(objects), path)
@@ -181,6 +194,22 @@ class ImageDomain(GenerativeDomain):
 
     def save(self, objects: Sequence[Any], path: Path) -> list[Path]:
         return io.write([o for o in objects if o is not None], path)
+
+
+def read_prompts(path: str) -> list[str]:
+    """The lines of a text file that are not empty.
+
+    Raises:
+        Gen3dError: it cannot be read, or holds none.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Gen3dError(f"cannot read prompts from {path}: {error}") from error
+    found = [line.strip() for line in lines if line.strip()]
+    if not found:
+        raise Gen3dError(f"{path} holds no prompt")
+    return found
 
 
 def contact_sheet(objects: Sequence[Any]) -> Tensor:

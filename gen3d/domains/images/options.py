@@ -1,7 +1,6 @@
 """The flags that verbs gain for pictures. Imports no torch: `--help` is quick."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -10,7 +9,7 @@ class ImageOptions:
 
     prompt: str | None = None
     """What should be seen: "a red armchair". Without it, anything."""
-    prompts: Path | None = None
+    prompts: str | None = None
     """A text file with a prompt for each picture, line by line, over again when there are more pictures."""
     azimuth: float | None = None
     """Degrees of the camera about the vertical axis: 0 sees the front, 90 the right side as seen from the

@@ -1,5 +1,6 @@
 """The domain `latent-nerf`: a field that shows what a prompt says."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ from gen3d.fields.occupancy import Occupancy
 from gen3d.fields.rendering import Rendering
 from gen3d.metrics import Metric
 from gen3d.scenes.distil import CELLS, Distilled
-from gen3d.scenes.gallery import write_gallery
+from gen3d.scenes.gallery import pictures_around, write_gallery
+from gen3d.scenes.judged import ELEVATION, VIEWS, WIDTH, prompt_metrics
 from gen3d.scenes.scene import Scene, read_scene, write_scene
 
 PAINTING = {"fit": {"resolutions": [128, 256], "grow_at": [0.0, 0.75], "penalties": {"variation": 0.001}}}
@@ -112,10 +114,22 @@ def _card(fit: LatentNeRFFit | LatentPaintFit, what: str) -> str:
 
 
 @dataclass(frozen=True)
+class PromptedScene(Scene):
+    """A scene, and the words that it was made from."""
+
+    prompt: str = ""
+
+    def pictures(self, width: int, count: int, elevation: float = 20.0) -> list[Tensor]:
+        """(width, width, 3) from all around, the first from the front."""
+        return pictures_around(self, width, count, elevation)
+
+
+@dataclass(frozen=True)
 class PaintedMesh:
     """A mesh with a texture.
 
     Attributes:
+        prompt: the words that it was made from.
         mesh: with places on the texture.
         image: (T, T, 3) in [0, 1].
         field: the texture as it is stored.
@@ -124,6 +138,7 @@ class PaintedMesh:
     mesh: Unwrapped
     image: Tensor
     field: TextureField
+    prompt: str
 
     def pictures(self, width: int, count: int, elevation: float = 20.0) -> list[Tensor]:
         """(width, width, 3) from all around, the first from the front."""
@@ -175,11 +190,13 @@ class LatentNeRFDomain(PromptedDomain):
         return LatentPaintFit(config, prior) if config.domain_config.paint else LatentNeRFFit(config, prior)
 
     @classmethod
-    def load(cls, folder: Path) -> Scene | PaintedMesh:
+    def load(cls, folder: Path) -> PromptedScene | PaintedMesh:
         folder = folder / "checkpoint" if (folder / "checkpoint").is_dir() else folder
         if checkpoint.read_config(folder).get("kind") == "texture":
             return _read_painted(folder)
-        return read_scene(folder, _field_of)[0]
+        scene, stored = read_scene(folder, _field_of)
+        own = {f.name: getattr(scene, f.name) for f in dataclasses.fields(scene)}
+        return PromptedScene(**own, prompt=stored["prompt"])
 
     @classmethod
     def show(
@@ -208,14 +225,40 @@ class LatentNeRFDomain(PromptedDomain):
         )
 
     @classmethod
-    def reference(cls, source: Path, split: str) -> Any:
-        raise Gen3dError("scenes made from words have no reference; their prompt is what they are held to")
+    def reference(cls, source: Path, split: str) -> str:
+        """Words: the prompt of a scene is what it is held to. "-" stands for its own."""
+        return str(source)
 
-    def metrics(self, samples: Sequence[Any], reference: Any, **options: Any) -> list[Metric]:
-        raise NotImplementedError
+    def metrics(  # type: ignore[override]
+        self,
+        samples: Sequence[Any],
+        reference: str,
+        *,
+        clip: str = "",
+        workers: int | None = None,
+        progress: bool = False,
+    ) -> list[Metric]:
+        """Whether judges see in a scene what its prompt says.
+
+        Args:
+            samples: one scene.
+            reference: the prompt, or "-" for the scene's own.
+            clip: folder with weights of CLIP, whose similarity is then measured.
+            workers, progress: not used.
+
+        Raises:
+            Gen3dError: another number of scenes.
+        """
+        if len(samples) != 1 or samples[0] is None:
+            raise Gen3dError(f"{len(samples)} scenes; one is judged at a time")
+        scene = samples[0]
+        prompt = scene.prompt if reference == "-" else reference
+        return prompt_metrics(scene.pictures(WIDTH, VIEWS, ELEVATION), prompt, clip)
 
     def valid(self, sample: Any) -> bool:
-        return isinstance(sample, Scene) and 0 < sample.occupancy.share < 1
+        return isinstance(sample, PaintedMesh) or (
+            isinstance(sample, Scene) and 0 < sample.occupancy.share < 1
+        )
 
     def save(self, objects: Sequence[Any], path: Path) -> list[Path]:
         raise Gen3dError("scenes are written by gen3d sample, into a folder")
@@ -230,7 +273,7 @@ def _read_painted(folder: Path) -> PaintedMesh:
     checkpoint.fill(field, own, folder)
     mesh = Unwrapped(*(tensors[name].numpy() for name in ("vertices", "faces", "uv")))
     image = padded(field.image().detach(), Canvas(mesh).covered(stored["resolution"]))
-    return PaintedMesh(mesh, image, field)
+    return PaintedMesh(mesh, image, field, str(stored["prompt"]))
 
 
 def _field_of(stored: dict[str, Any], box: torch.Tensor) -> LatentField:

@@ -19,9 +19,12 @@ from gen3d.domains.voxel_edit.options import VoxelEditOptions
 from gen3d.domains.voxel_edit.show import CELLS, EditedScene, read_edited, show_edit, write_edited
 from gen3d.errors import Gen3dError
 from gen3d.fields.edited import EditedField
+from gen3d.fields.harmonics import HARMONIC_0
 from gen3d.fields.occupancy import Occupancy
 from gen3d.metrics import Metric
 from gen3d.scenes.distil import Distilled
+from gen3d.scenes.gallery import pictures_around
+from gen3d.scenes.judged import ELEVATION, VIEWS, WIDTH, edit_metrics
 
 
 class VoxelEditFit(Distilled):
@@ -74,7 +77,7 @@ class VoxelEditFit(Distilled):
         filled = F.max_pool3d(torch.maximum(density, before).view(1, *field.shape), 3, 1, 1).flatten() > 1.0
         weights = field.attention_table.detach().sigmoid()
         probability = torch.softmax(weights / weights.std(0).clamp(min=1e-4), 1)[:, 0]
-        colours = torch.sigmoid(field.colour_table.detach() * 0.28209479177387814)
+        colours = torch.sigmoid(field.colour_table.detach() * HARMONIC_0)
         chosen = cut(
             probability.numpy(),
             colours.numpy(),
@@ -171,11 +174,37 @@ class VoxelEditDomain(PromptedDomain):
         )
 
     @classmethod
-    def reference(cls, source: Path, split: str) -> Any:
-        raise Gen3dError("edits have no reference; what they were is stored with them")
+    def reference(cls, source: Path, split: str) -> str:
+        """Words for the scene as it was; "-" for none."""
+        return str(source)
 
-    def metrics(self, samples: Sequence[Any], reference: Any, **options: Any) -> list[Metric]:
-        raise NotImplementedError
+    def metrics(  # type: ignore[override]
+        self,
+        samples: Sequence[Any],
+        reference: str,
+        *,
+        clip: str = "",
+        workers: int | None = None,
+        progress: bool = False,
+    ) -> list[Metric]:
+        """How much an edit changed that it should not have, and whether it did what the words say.
+
+        Args:
+            samples: one edit.
+            reference: words for the scene as it was, which CLIP's direction needs; "-" for none.
+            clip: folder with weights of CLIP.
+            workers, progress: not used.
+
+        Raises:
+            Gen3dError: another number of edits.
+        """
+        if len(samples) != 1 or samples[0] is None:
+            raise Gen3dError(f"{len(samples)} edits; one is judged at a time")
+        edit: EditedScene = samples[0]
+        before, after = (pictures_around(s, WIDTH, VIEWS, ELEVATION) for s in (edit.before, edit.after))
+        source = "" if reference == "-" else reference
+        inside = edit.where(WIDTH, VIEWS, ELEVATION)
+        return edit_metrics(before, after, inside, edit.overlap(), edit.prompt, source, clip)
 
     def valid(self, sample: Any) -> bool:
         return isinstance(sample, EditedScene) and 0 < sample.after.occupancy.share < 1

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 from tqdm import tqdm
 
 from gen3d import checkpoint, media
 from gen3d.errors import Gen3dError
 from gen3d.fields.edited import EditedField
+from gen3d.fields.harmonics import HARMONIC_0
 from gen3d.fields.occupancy import Occupancy
 from gen3d.fields.voxels import VoxelField
 from gen3d.files import atomic_write
@@ -21,6 +23,10 @@ from gen3d.scenes.viewpoints import cameras
 
 MARK = torch.tensor([1.0, 0.15, 0.6])
 """Colour that marks the edit."""
+OUT = -20.0
+"""Raw density of what is not to be seen."""
+SEEN = 0.1
+"""Opacity of a pixel that shows something."""
 CELLS, FAINT = 48, 0.3
 """Along a side of the grid that spares rendering empty space, and the density below which space is."""
 
@@ -34,12 +40,14 @@ class EditedScene:
         part: (P,) grid points that were edited; all True for an edit of the whole.
         frame: centre (3), radius, and turn (9) from the prior's frame to that of the input, one after the
             other.
+        prompt: the words for it after the edit.
     """
 
     before: Scene
     after: Scene
     part: Tensor
     frame: Tensor
+    prompt: str
 
     @property
     def field(self) -> EditedField:
@@ -51,11 +59,35 @@ class EditedScene:
         field = self.field
         shown = VoxelField(field.box, max(field.shape), None, field.scale, field.bias)
         shown.head = field.head
-        colours = field.colour_table.clone()
-        colours[self.part] = torch.logit(MARK.clamp(0.01, 0.99)) / 0.28209479177387814
+        colours = field.colour_table.detach().clone()
+        colours[self.part] = torch.logit(MARK.clamp(0.01, 0.99)) / HARMONIC_0
         shown.density_table = torch.nn.Parameter(field.density_table.detach().clone())
-        shown.colour_table = torch.nn.Parameter(colours.detach())
+        shown.colour_table = torch.nn.Parameter(colours)
         return Scene(shown, self.after.occupancy, self.after.cameras, self.after.samples)
+
+    def where(self, width: int, count: int, elevation: float) -> list[Tensor]:
+        """(width, width) bool, pixels that show the edited part, before or after, in pictures all around."""
+        field = self.field
+        density = torch.where(
+            self.part, torch.maximum(field.density_table[:, 0], field.initial_density[:, 0]), OUT
+        )
+        shown = VoxelField(field.box, max(field.shape), field.head, field.scale, field.bias)
+        shown.density_table = torch.nn.Parameter(density.detach()[:, None])
+        shown.colour_table = torch.nn.Parameter(field.colour_table.detach().clone())
+        alone = Scene(shown, _filled(shown), self.after.cameras, self.after.samples)
+        shots = cameras(torch.arange(count) * (360 / count), torch.full((count,), elevation), width)
+        return [alone.render(shots, view).opacity > SEEN for view in range(count)]
+
+    @torch.no_grad()
+    def overlap(self) -> float:
+        """Intersection over union of what is dense before and after, outside of the edited part."""
+        field = self.field
+        level = 16 / float((field.box[1] - field.box[0]).max())
+        now, then = (
+            field.scale * softplus(table[~self.part, 0] + field.bias) > level
+            for table in (field.density_table, field.initial_density)
+        )
+        return float((now & then).sum() / (now | then).sum().clamp(min=1))
 
 
 def write_edited(
@@ -82,7 +114,7 @@ def read_edited(folder: Path) -> EditedScene:
     before, after = (
         Scene(each, _filled(each), after.cameras, after.samples) for each in (field.initial(), field)
     )
-    return EditedScene(before, after, tensors["edit.part"].bool(), tensors["edit.frame"])
+    return EditedScene(before, after, tensors["edit.part"].bool(), tensors["edit.frame"], stored["prompt"])
 
 
 def _filled(field: VoxelField) -> Occupancy:
