@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gen3d.draws import Draws
 from gen3d.errors import Gen3dError
 from gen3d.generator import Generator
+from gen3d.nn.precision import autocast, native_bf16
 from gen3d.optim import Muon
 from gen3d.run_config import TrainConfig
 from gen3d.sharding import own_part, shard, spread_like, whole
@@ -164,9 +165,5 @@ def make_optimizers(parameters: dict[str, nn.Parameter], config: TrainConfig) ->
 
 def _autocast(precision: str, device: torch.device) -> Callable[[], Any]:
     """A maker of autocast contexts for the asked precision."""
-    native = {
-        "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
-        "cpu": lambda: torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported(),
-    }
-    bf16 = precision == "bf16" or (precision == "auto" and device.type in native and native[device.type]())
-    return lambda: torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+    bf16 = precision == "bf16" or (precision == "auto" and native_bf16(device))
+    return lambda: autocast(device, bf16)

@@ -78,10 +78,11 @@ class TestJudges:
         assert judges.colour_shares(picture) == {}
         assert not judges.shows_colour(picture, "red")
         picture[5:15, 5:15] = (200, 25, 30)
-        assert judges.colour_shares(picture) == {"red": 1.0}
+        shares = judges.colour_shares(picture)
+        assert (shares["red"], shares["blue"], shares["grey"]) == (1.0, 0.0, 0.0)
         assert judges.shows_colour(picture, "red")
         assert not judges.shows_colour(picture, "blue")
-        picture[5:9, 5:15] = (20, 10, 10)  # a shadow
+        picture[5:9, 5:15] = (90, 11, 13)  # the same in the shade
         assert judges.shows_colour(picture, "red")
         picture[5:15, 5:15] = (130, 130, 130)
         assert judges.shows_colour(picture, "grey")

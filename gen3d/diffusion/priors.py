@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from gen3d.diffusion.distillation import ImagePrior
 from gen3d.diffusion.samplers import ModelDenoiser
 from gen3d.errors import Gen3dError
+from gen3d.nn.precision import autocast, native_bf16
 from gen3d.nn.text import pieces
 from gen3d.types import Conditions
 
@@ -55,7 +56,9 @@ class GeneratorPrior:
 
     def denoise(self, noisy: Tensor, u: Tensor, conditions: Conditions) -> Tensor:
         tokens = self.codec.to_tokens(noisy)
-        return self._grid(self._denoiser(len(noisy), conditions)(tokens, 1 - u))
+        with autocast(tokens.device, native_bf16(tokens.device)):
+            clean = self._denoiser(len(noisy), conditions)(tokens, 1 - u)
+        return self._grid(clean.float())
 
     def pieces(self, prompt: str) -> list[str]:
         """The tokens of a prompt, one for each row of its vectors."""

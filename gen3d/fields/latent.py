@@ -12,9 +12,13 @@ from gen3d.fields.base import Field, Located
 from gen3d.fields.heads import PlainHead
 from gen3d.fields.voxels import VoxelField
 
-SCALE, BIAS = 25.0, -4.0
+SCALE, BIAS = 25.0, -5.5
 """Density that a raw value of 1 stands for, and what is added to raw values: see `VoxelField`."""
-BLOB, BLOB_SIZE = 4.5, 0.4
+SETTLED = 0.6
+"""The share of a run after which what is empty may be taken to stay so."""
+COARSEST = 4
+"""Points along a side of the coarsest grid, at least."""
+BLOB, BLOB_SIZE = 4.5, 0.6
 """Raw density at the middle at the start, and the deviation of the Gaussian that it falls with, in units."""
 
 
@@ -49,8 +53,41 @@ class Look(nn.Module):
         return latents @ self.to_rgb[:, :-1].T + self.to_rgb[:, -1]
 
 
+class Pyramid(nn.Module):
+    """A grid as the sum of grids, each twice as coarse as the next, made as fine as the finest.
+
+    Gradients of distillation are noise for the most part. Adam moves every number by about its learning rate,
+    however noisy, so that single voxels walk at random; a point of a coarse grid hears of many rays.
+
+    Args:
+        channels: of the grid.
+        shape: points along its axes, 2 or 3 of them, equally many.
+        levels: how many grids; fewer where the coarsest would have less than COARSEST points a side.
+    """
+
+    grids: nn.ParameterList
+
+    def __init__(self, channels: int, shape: tuple[int, ...], levels: int = 5) -> None:
+        super().__init__()
+        sides = [max(shape)]
+        while len(sides) < levels and sides[-1] // 2 >= COARSEST:
+            sides.append(sides[-1] // 2)
+        self.shape = shape
+        self.grids = nn.ParameterList(
+            nn.Parameter(torch.zeros(1, channels, *len(shape) * [side])) for side in reversed(sides)
+        )
+
+    def forward(self) -> Tensor:
+        """(channels, ...) of the grid."""
+        mode = "bilinear" if len(self.shape) == 2 else "trilinear"
+        finer = [
+            nn.functional.interpolate(grid, self.shape, mode=mode, align_corners=True) for grid in self.grids
+        ]
+        return torch.stack(finer).sum(0)[0]
+
+
 class LatentField(VoxelField):
-    """Density and latents on a voxel grid.
+    """Density and latents on a voxel grid that is the sum of coarser and finer ones.
 
     Args:
         box: (2, 3), corners of the grid.
@@ -59,21 +96,60 @@ class LatentField(VoxelField):
 
     Attributes:
         look: what latents look like.
+        pyramid: density, then latents, of the grid.
     """
 
     def __init__(self, box: Tensor, resolution: int, latent_channels: int) -> None:
         super().__init__(box, resolution, PlainHead(latent_channels), SCALE, BIAS)
+        del self.density_table, self.colour_table
         self.look = Look(latent_channels)
-        with torch.no_grad():
-            distance = self.grid_points().norm(dim=1)
-            self.density_table[:, 0] = BLOB * torch.exp(-0.5 * (distance / BLOB_SIZE) ** 2)
+        self.pyramid = Pyramid(1 + latent_channels, self.shape)
+        distance = self.grid_points().norm(dim=1)
+        start = BLOB * torch.exp(-0.5 * (distance / BLOB_SIZE) ** 2)
+        self.register_buffer("start", start, persistent=False)
+        self._made: Tensor | None = None
 
     @property
     def channels(self) -> int:  # type: ignore[override]
         return self.look.channels
 
+    @property
+    def density_table(self) -> Tensor:  # type: ignore[override]
+        return self._tables()[:, :1] + self.start[:, None]
+
+    @density_table.deleter
+    def density_table(self) -> None:
+        del self._parameters["density_table"]
+
+    @property
+    def colour_table(self) -> Tensor:  # type: ignore[override]
+        return self._tables()[:, 1:]
+
+    @colour_table.deleter
+    def colour_table(self) -> None:
+        del self._parameters["colour_table"]
+
+    def _tables(self) -> Tensor:
+        """(P, 1 + c), summed once a step."""
+        if not torch.is_grad_enabled():
+            return self.pyramid().flatten(1).T
+        if self._made is None:
+            self._made = self.pyramid().flatten(1).T
+        return self._made
+
+    def progress(self, share: float) -> None:
+        self._made = None
+        # A shape grows into what is empty yet.
+        self.settled = share > SETTLED
+
     def colour(self, located: Located, directions: Tensor, times: Tensor | None) -> Tensor:
         return self.look(super().colour(located, directions, times))
+
+    def rates(self) -> list[tuple[list[nn.Parameter], float]]:
+        return [(list(self.pyramid.parameters()), 1.0)]
+
+    def refine(self, resolution: int) -> None:
+        raise Gen3dError("a pyramid has all its resolutions from the start; give one")
 
     def seen(self) -> "LatentField":
         """The same in colours."""
@@ -92,13 +168,11 @@ class TextureField(Field):
         latent_channels: c, of the prior.
     """
 
-    texture: nn.Parameter
-
     def __init__(self, box: Tensor, resolution: int, latent_channels: int) -> None:
         super().__init__()
         self.register_buffer("box", box.clone().float())
         self.look = Look(latent_channels)
-        self.texture = nn.Parameter(torch.zeros(1, latent_channels, resolution, resolution))
+        self.pyramid = Pyramid(latent_channels, (resolution, resolution))
 
     @property
     def channels(self) -> int:  # type: ignore[override]
@@ -111,24 +185,17 @@ class TextureField(Field):
         """Of places (P, 2) of the texture in [0, 1], the second from its lower edge up."""
         grid = torch.stack([2 * located[0][:, 0] - 1, 1 - 2 * located[0][:, 1]], -1)
         found = nn.functional.grid_sample(
-            self.texture, grid[None, None], padding_mode="border", align_corners=False
+            self.pyramid()[None], grid[None, None], padding_mode="border", align_corners=False
         )
         return self.look(found[0, :, 0].T)
 
     def image(self) -> Tensor:
         """(T, T, 3) in [0, 1], the texture as one sees it."""
-        latents = self.texture[0].permute(1, 2, 0)
+        latents = self.pyramid().permute(1, 2, 0)
         matrix = self.look.to_rgb
         return (latents @ matrix[:, :-1].T + matrix[:, -1]).clamp(0, 1)
 
     def penalties(self) -> dict[str, Tensor]:
         """`variation`: mean absolute difference of neighbouring texels, over both axes."""
-        texture = self.texture
-        return {"variation": texture.diff(dim=2).abs().mean() + texture.diff(dim=3).abs().mean()}
-
-    @torch.no_grad()
-    def refine(self, resolution: int) -> None:
-        finer = nn.functional.interpolate(
-            self.texture, 2 * [resolution], mode="bilinear", align_corners=False
-        )
-        self.texture = nn.Parameter(finer)
+        texture = self.pyramid()
+        return {"variation": texture.diff(dim=1).abs().mean() + texture.diff(dim=2).abs().mean()}

@@ -45,10 +45,10 @@ class DistilConfig(DescentConfig):
     """Of densities at the start; colours learn half as fast."""
     final_rate: float = 0.2
     """The learning rate at the end, as a share of the one at the start."""
-    resolutions: tuple[int, ...] = (32, 48, 64)
-    """Grid points along the longest side, stage by stage."""
-    grow_at: tuple[float, ...] = (0.0, 0.25, 0.6)
-    """Shares of the run at which the stages begin."""
+    resolutions: tuple[int, ...] = (48,)
+    """Grid points along the longest side; coarser grids are part of the field."""
+    grow_at: tuple[float, ...] = (0.0,)
+    """Shares of the run at which stages begin; there is one."""
     samples: int = 64
     """Steps of a ray along a side of the box."""
     penalties: dict[str, float] = field(default_factory=lambda: {"density_variation": 0.01})
@@ -65,6 +65,8 @@ class DistilConfig(DescentConfig):
     """The share of the run after which a field of latents goes on in RGB; 1 for never."""
     sparsity: float = 0.02
     """Weight of the entropy of the opacity of rays (Latent-NeRF)."""
+    emptiness: float = 0.01
+    """Weight of the mean opacity of rays, against fog that looks like the background."""
     tell_camera: bool = True
     """Whether a prior that knows cameras is told them."""
     tell_view: bool = True
@@ -73,7 +75,7 @@ class DistilConfig(DescentConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least(1, self, "views", "fine", "rgb_size")
-        require_at_least(0, self, "sparsity")
+        require_at_least(0, self, "sparsity", "emptiness")
         if not 0 < self.refine_at <= 1:
             raise ValueError(f"refine_at is {self.refine_at}; allowed: above 0, at most 1")
 
@@ -128,8 +130,7 @@ class Distilled(Descent):
         told, untold = self.conditions(azimuth, elevation)
         found = pull(self.prior, latents, told, untold, config.pull, share, self.generator)
         loss = found.loss(latents) / latents[0].numel()
-        if config.sparsity:
-            loss = loss + config.sparsity * entropy(opacity)
+        loss = loss + config.sparsity * entropy(opacity) + config.emptiness * opacity.mean()
         return found.gradient.square().mean(), loss + self.penalties() + self.terms()
 
     def _latents(self, azimuth: Tensor, elevation: Tensor) -> tuple[Tensor, Tensor]:

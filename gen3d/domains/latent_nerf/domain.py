@@ -28,7 +28,7 @@ from gen3d.scenes.gallery import pictures_around, write_gallery
 from gen3d.scenes.judged import ELEVATION, VIEWS, WIDTH, prompt_metrics
 from gen3d.scenes.scene import Scene, read_scene, write_scene
 
-PAINTING = {"fit": {"resolutions": [128, 256], "grow_at": [0.0, 0.75], "penalties": {"variation": 0.001}}}
+PAINTING = {"fit": {"resolutions": [256], "penalties": {"variation": 0.001}}}
 """What a texture needs otherwise than a field does."""
 
 

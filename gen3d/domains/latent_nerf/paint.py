@@ -11,7 +11,6 @@ from torch import Tensor
 
 from gen3d import media
 from gen3d.captures.raycast import RayMesh
-from gen3d.config import require_at_least
 from gen3d.domains.latent_nerf.sketch import placed
 from gen3d.errors import Gen3dError, require
 from gen3d.fields.latent import TextureField
@@ -30,13 +29,10 @@ class PaintConfig:
     """File of the mesh."""
     size: float = 0.95
     """Distance of the farthest vertex from the middle of all."""
-    texels: tuple[int, ...] = (128, 256)
-    """Texels along a side, while latents are painted and while colours are."""
 
     def __post_init__(self) -> None:
-        if len(self.texels) != 2 or min(self.texels) < 4:
-            raise ValueError(f"texels is {self.texels}; two numbers, at least 4 each")
-        require_at_least(4, self)
+        if not self.size > 0:
+            raise ValueError(f"size is {self.size}; it must be above 0")
 
 
 @dataclass(frozen=True)

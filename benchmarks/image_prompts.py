@@ -1,0 +1,35 @@
+"""Prompts that a prior of pictures was never told: pairs of a colour and a noun that its captions leave out.
+
+python benchmarks/image_prompts.py --data data/images --n 1000 --out prompts.txt
+"""
+
+import argparse
+import itertools
+from pathlib import Path
+
+from gen3d.colours import NAMED
+from gen3d.domains.images.compose import withheld
+from gen3d.domains.images.dataset import open_dataset
+from gen3d.files import atomic_write
+from gen3d.judges import GROUPS
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="what gen3d prepare --domain image wrote")
+    parser.add_argument("--n", type=int, default=1000, help="how many; pairs take turns")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    known = {str(noun) for noun in open_dataset(arguments.data, "valid", 0).noun}
+    pairs = [(c, n) for n in sorted(known & GROUPS.keys()) for c in NAMED if withheld(c, n)]
+    lines = [
+        f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {noun}"
+        for colour, noun in itertools.islice(itertools.cycle(pairs), arguments.n)
+    ]
+    with atomic_write(arguments.out) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(f"{len(lines)} prompts of {len(pairs)} pairs")
+
+
+if __name__ == "__main__":
+    main()
