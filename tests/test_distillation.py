@@ -21,7 +21,7 @@ SHAPE = (2, 3, 4)
 class GaussianPrior:
     """Latents that are normal about a mean that is told, of a deviation s: everything is known of it."""
 
-    channels, cells, size, knows_cameras = 2, 4, 32, False
+    channels, cells, size, knows_cameras, before_white = 2, 4, 32, False, False
 
     def __init__(self, deviation: float) -> None:
         self.s = deviation

@@ -46,7 +46,7 @@ class PlainPrior:
     Its latents are the pictures, made smaller, from -1 to 1; the truth about it is known.
     """
 
-    channels, cells, size, knows_cameras = 3, 16, 32, False
+    channels, cells, size, knows_cameras, before_white = 3, 16, 32, False, True
 
     def conditions(self, prompts: list[str], directions: Tensor | None) -> Conditions:
         rows = [next((c for name, c in COLOURS.items() if name in p), (1.0, 1.0, 1.0)) for p in prompts]

@@ -45,12 +45,14 @@ class ImagePrior(Protocol):
         cells: s, cells along a side of the latents of a whole picture.
         size: pixels along a side of a picture.
         knows_cameras: whether conditions tell it from where a picture is taken.
+        before_white: whether all that it knows are things before white.
     """
 
     channels: int
     cells: int
     size: int
     knows_cameras: bool
+    before_white: bool
 
     def conditions(self, prompts: list[str], directions: Tensor | None) -> Conditions:
         """What tells of pictures (B): prompts, an empty one telling nothing, and directions (B, 3) to

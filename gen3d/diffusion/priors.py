@@ -24,7 +24,7 @@ class GeneratorPrior:
         Gen3dError: a generator of something else.
     """
 
-    knows_cameras = True
+    knows_cameras = before_white = True
 
     def __init__(self, generator: Any) -> None:
         if generator.config.domain != "image":

@@ -32,7 +32,7 @@ class StableDiffusionPrior:
             autoencoder makes.
     """
 
-    knows_cameras = False
+    knows_cameras = before_white = False
 
     def __init__(self, pipeline: Any) -> None:
         missing = [name for name in PARTS if getattr(pipeline, name, None) is None]

@@ -29,6 +29,8 @@ SHOWN = 8
 """Views of a preview."""
 ASKED = 8
 """Pictures that a prior makes to learn how its latents look."""
+NEAR_WHITE, FAR_FROM_WHITE = 0.4, 1.0
+"""Root mean square distance of latents from those of white, up to which they are empty and from which full."""
 VIEWS_IN_WORDS, PLAIN = ("front view", "side view", "back view", "overhead view"), "plain"
 """What prompts are told beside themselves, and the name of them as they are."""
 FAINTEST = 1e-5
@@ -65,8 +67,8 @@ class DistilConfig(DescentConfig):
     """The share of the run after which a field of latents goes on in RGB; 1 for never."""
     sparsity: float = 0.02
     """Weight of the entropy of the opacity of rays (Latent-NeRF)."""
-    emptiness: float = 0.01
-    """Weight of the mean opacity of rays, against fog that looks like the background."""
+    silhouette: float = 0.3
+    """Weight of the cross entropy of opacities and what a prior of things before white takes for the thing."""
     tell_camera: bool = True
     """Whether a prior that knows cameras is told them."""
     tell_view: bool = True
@@ -75,7 +77,7 @@ class DistilConfig(DescentConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least(1, self, "views", "fine", "rgb_size")
-        require_at_least(0, self, "sparsity", "emptiness")
+        require_at_least(0, self, "sparsity", "silhouette")
         if not 0 < self.refine_at <= 1:
             raise ValueError(f"refine_at is {self.refine_at}; allowed: above 0, at most 1")
 
@@ -130,8 +132,22 @@ class Distilled(Descent):
         told, untold = self.conditions(azimuth, elevation)
         found = pull(self.prior, latents, told, untold, config.pull, share, self.generator)
         loss = found.loss(latents) / latents[0].numel()
-        loss = loss + config.sparsity * entropy(opacity) + config.emptiness * opacity.mean()
+        loss = loss + config.sparsity * entropy(opacity)
+        if config.silhouette and self.prior.before_white:
+            loss = loss + config.silhouette * self._silhouette(found.clean, opacity)
         return found.gradient.square().mean(), loss + self.penalties() + self.terms()
+
+    def _silhouette(self, clean: Tensor, opacity: Tensor) -> Tensor:
+        """Cross entropy of opacities (rays,) and of how far clean latents (B, c, s, s) are from white.
+
+        Without it a field may as well paint white what should be empty. Not in the papers, whose priors know any
+        background.
+        """
+        away = (clean - self.white.view(1, -1, 1, 1)).square().mean(1).sqrt()
+        wanted = ((away - NEAR_WHITE) / (FAR_FROM_WHITE - NEAR_WHITE)).clamp(0, 1)
+        side = round((len(opacity) / len(clean)) ** 0.5)
+        seen = F.adaptive_avg_pool2d(opacity.view(len(clean), side, side), self.prior.cells)
+        return F.binary_cross_entropy(seen.clamp(FAINTEST, 1 - FAINTEST), wanted)
 
     def _latents(self, azimuth: Tensor, elevation: Tensor) -> tuple[Tensor, Tensor]:
         """Latents (B, c, s, s) that the prior sees, and opacities (rays,)."""
