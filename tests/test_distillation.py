@@ -22,6 +22,7 @@ class GaussianPrior:
     """Latents that are normal about a mean that is told, of a deviation s: everything is known of it."""
 
     channels, cells, size, knows_cameras, before_white = 2, 4, 32, False, False
+    guidance = 1.0
 
     def __init__(self, deviation: float) -> None:
         self.s = deviation

@@ -47,6 +47,7 @@ class PlainPrior:
     """
 
     channels, cells, size, knows_cameras, before_white = 3, 16, 32, False, True
+    guidance = 1.0
 
     def conditions(self, prompts: list[str], directions: Tensor | None) -> Conditions:
         rows = [next((c for name, c in COLOURS.items() if name in p), (1.0, 1.0, 1.0)) for p in prompts]
@@ -189,8 +190,8 @@ class TestSketch:
         for strictness in (1.0, 1e-6):
             sketch = Sketch(SketchConfig(str(tmp_path / "slab.ply"), strictness, 0.1))
             config = DistilConfig(
-                steps=60, resolutions=(24,), grow_at=(0.0,), samples=24, views=1, rgb_size=16, refine_at=1.0,
-                learning_rate=0.2, pull=DistillationConfig(weight="even", guidance=1.0),
+                steps=150, resolutions=(24,), grow_at=(0.0,), samples=24, views=1, rgb_size=16, refine_at=1.0,
+                learning_rate=0.1, pull=DistillationConfig(weight="even", guidance=1.0),
             )  # fmt: skip
 
             class Held(Distilled):
@@ -237,8 +238,7 @@ class TestPaint:
         """From the front, the left lower quarter of the texture is on the left below."""
         field = TextureField(BOX, 4, 3)
         with torch.no_grad():
-            field.texture.zero_()
-            field.texture[0, 0, 2:, :2] = 1.0  # rows from the upper edge down
+            field.pyramid.grids[-1][0, 0, 2:, :2] = 1.0  # rows from the upper edge down
         seen = Canvas(self.quad()).render(field, torch.zeros(1), torch.zeros(1), 64, torch.full((3,), 0.5))
         picture = seen.colour.detach().view(64, 64, 3)
         assert picture[45, 20].tolist() == pytest.approx([1, 0, 0], abs=1e-4)

@@ -46,6 +46,7 @@ class ImagePrior(Protocol):
         size: pixels along a side of a picture.
         knows_cameras: whether conditions tell it from where a picture is taken.
         before_white: whether all that it knows are things before white.
+        guidance: that suits it, for distillation.
     """
 
     channels: int
@@ -53,6 +54,7 @@ class ImagePrior(Protocol):
     size: int
     knows_cameras: bool
     before_white: bool
+    guidance: float
 
     def conditions(self, prompts: list[str], directions: Tensor | None) -> Conditions:
         """What tells of pictures (B): prompts, an empty one telling nothing, and directions (B, 3) to
@@ -83,8 +85,9 @@ class DistillationConfig:
     """The gradient; see the module."""
     weight: Weight = "latent_nerf"
     """Of noise levels."""
-    guidance: float = 100.0
-    """How far beyond the unguided prediction; both papers 100 with Stable Diffusion."""
+    guidance: float | None = None
+    """How far beyond the unguided prediction; None for what suits the prior: 100 with Stable Diffusion, as
+    in both papers, 10 with ours."""
     noise: tuple[float, float] = (0.02, 0.98)
     """Least and largest noise level that is drawn."""
     anneal: Literal["none", "voxe", "linear"] = "none"
@@ -96,7 +99,7 @@ class DistillationConfig:
         low, high = self.noise
         if not 0 < low <= high < 1:
             raise ValueError(f"noise is {self.noise}; allowed: 0 < least <= largest < 1")
-        if not self.guidance >= 0:
+        if self.guidance is not None and not self.guidance >= 0:
             raise ValueError(f"guidance is {self.guidance}; it must not be negative")
         if self.inversion_steps < 1:
             raise ValueError(f"inversion_steps is {self.inversion_steps}; at least 1")
@@ -167,7 +170,8 @@ def pull(
     alpha, sigma = (_wide(each, x) for each in prior.schedule(u))
     noisy = alpha * x + sigma * noise
     free, given = both(prior, noisy, u, untold, told)
-    clean = free + config.guidance * (given - free)
+    guidance = prior.guidance if config.guidance is None else config.guidance
+    clean = free + guidance * (given - free)
     abar = alpha**2 / (alpha**2 + sigma**2)
     if config.kind == "csd":
         difference = -(alpha / sigma) * (given - free)

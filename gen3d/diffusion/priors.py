@@ -25,6 +25,7 @@ class GeneratorPrior:
     """
 
     knows_cameras = before_white = True
+    guidance = 10.0
 
     def __init__(self, generator: Any) -> None:
         if generator.config.domain != "image":
@@ -75,7 +76,7 @@ class GeneratorPrior:
         finally:
             for hook in hooks:
                 hook.remove()
-        maps = torch.stack(found).mean((0, 2))[..., 1:]
+        maps = torch.stack(found).float().mean((0, 2))[..., 1:]
         side, patch = self.codec.side, self.codec.config.patch
         grid = maps.transpose(1, 2).unflatten(2, (side, side))
         return grid.repeat_interleave(patch, 2).repeat_interleave(patch, 3)

@@ -33,6 +33,7 @@ class StableDiffusionPrior:
     """
 
     knows_cameras = before_white = False
+    guidance = 100.0
 
     def __init__(self, pipeline: Any) -> None:
         missing = [name for name in PARTS if getattr(pipeline, name, None) is None]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gen3d.errors import Gen3dError
 from gen3d.fields.base import Field, Located
 from gen3d.fields.heads import PlainHead
-from gen3d.fields.voxels import VoxelField
+from gen3d.fields.voxels import GridField
 
 SCALE, BIAS = 25.0, -5.5
 """Density that a raw value of 1 stands for, and what is added to raw values: see `VoxelField`."""
@@ -86,7 +86,7 @@ class Pyramid(nn.Module):
         return torch.stack(finer).sum(0)[0]
 
 
-class LatentField(VoxelField):
+class LatentField(GridField):
     """Density and latents on a voxel grid that is the sum of coarser and finer ones.
 
     Args:
@@ -96,15 +96,17 @@ class LatentField(VoxelField):
 
     Attributes:
         look: what latents look like.
+        start: (P, 1) raw densities of the ball that it begins as.
         pyramid: density, then latents, of the grid.
     """
 
+    start: Tensor
+
     def __init__(self, box: Tensor, resolution: int, latent_channels: int) -> None:
         super().__init__(box, resolution, PlainHead(latent_channels), SCALE, BIAS)
-        del self.density_table, self.colour_table
         self.look = Look(latent_channels)
         self.pyramid = Pyramid(1 + latent_channels, self.shape)
-        distance = self.grid_points().norm(dim=1)
+        distance = self.grid_points().norm(dim=1, keepdim=True)
         start = BLOB * torch.exp(-0.5 * (distance / BLOB_SIZE) ** 2)
         self.register_buffer("start", start, persistent=False)
         self._made: Tensor | None = None
@@ -113,29 +115,13 @@ class LatentField(VoxelField):
     def channels(self) -> int:  # type: ignore[override]
         return self.look.channels
 
-    @property
-    def density_table(self) -> Tensor:  # type: ignore[override]
-        return self._tables()[:, :1] + self.start[:, None]
-
-    @density_table.deleter
-    def density_table(self) -> None:
-        del self._parameters["density_table"]
-
-    @property
-    def colour_table(self) -> Tensor:  # type: ignore[override]
-        return self._tables()[:, 1:]
-
-    @colour_table.deleter
-    def colour_table(self) -> None:
-        del self._parameters["colour_table"]
-
-    def _tables(self) -> Tensor:
-        """(P, 1 + c), summed once a step."""
-        if not torch.is_grad_enabled():
-            return self.pyramid().flatten(1).T
-        if self._made is None:
-            self._made = self.pyramid().flatten(1).T
-        return self._made
+    def tables(self) -> tuple[Tensor, Tensor]:
+        made = self._made
+        if made is None or not torch.is_grad_enabled():
+            made = self.pyramid().flatten(1).T
+            # Summed once a step, and kept only where a gradient will be asked for.
+            self._made = made if torch.is_grad_enabled() else None
+        return made[:, :1] + self.start, made[:, 1:]
 
     def progress(self, share: float) -> None:
         self._made = None

@@ -30,7 +30,8 @@ SHOWN = 8
 ASKED = 8
 """Pictures that a prior makes to learn how its latents look."""
 NEAR_WHITE, FAR_FROM_WHITE = 0.4, 1.0
-"""Root mean square distance of latents from those of white, up to which they are empty and from which full."""
+"""Root mean square distance of latents from those of white, up to which they are empty and from which
+full."""
 VIEWS_IN_WORDS, PLAIN = ("front view", "side view", "back view", "overhead view"), "plain"
 """What prompts are told beside themselves, and the name of them as they are."""
 FAINTEST = 1e-5
@@ -41,11 +42,11 @@ FAINTEST = 1e-5
 class DistilConfig(DescentConfig):
     """How a field is fitted to a prior."""
 
-    steps: int = 3000
+    steps: int = 1200
     """Steps of Adam; fewer where --max-minutes ends the run."""
-    learning_rate: float = 0.05
-    """Of densities at the start; colours learn half as fast."""
-    final_rate: float = 0.2
+    learning_rate: float = 0.03
+    """At the start."""
+    final_rate: float = 0.3
     """The learning rate at the end, as a share of the one at the start."""
     resolutions: tuple[int, ...] = (48,)
     """Grid points along the longest side; coarser grids are part of the field."""
@@ -59,16 +60,17 @@ class DistilConfig(DescentConfig):
     """How the prior pulls."""
     views: int = 4
     """Pictures of one step, in latent space; of one in RGB, a quarter."""
-    fine: int = 2
+    fine: int = 1
     """Rays along a side of a cell of latents."""
     rgb_size: int = 64
     """Pixels along a side of pictures rendered in RGB, which are then made as large as the prior's."""
-    refine_at: float = 0.75
+    refine_at: float = 0.8
     """The share of the run after which a field of latents goes on in RGB; 1 for never."""
     sparsity: float = 0.02
     """Weight of the entropy of the opacity of rays (Latent-NeRF)."""
     silhouette: float = 0.3
-    """Weight of the cross entropy of opacities and what a prior of things before white takes for the thing."""
+    """Weight of the cross entropy of opacities and what a prior of things before white takes for the
+    thing."""
     tell_camera: bool = True
     """Whether a prior that knows cameras is told them."""
     tell_view: bool = True
@@ -131,6 +133,10 @@ class Distilled(Descent):
         latents, opacity = self._latents(azimuth, elevation)
         told, untold = self.conditions(azimuth, elevation)
         found = pull(self.prior, latents, told, untold, config.pull, share, self.generator)
+        if not bool(found.gradient.isfinite().all()):
+            raise Gen3dError(
+                f"the prior's gradient is not finite after {self.step} steps; what there is until then is kept"
+            )
         loss = found.loss(latents) / latents[0].numel()
         loss = loss + config.sparsity * entropy(opacity)
         if config.silhouette and self.prior.before_white:
@@ -140,8 +146,8 @@ class Distilled(Descent):
     def _silhouette(self, clean: Tensor, opacity: Tensor) -> Tensor:
         """Cross entropy of opacities (rays,) and of how far clean latents (B, c, s, s) are from white.
 
-        Without it a field may as well paint white what should be empty. Not in the papers, whose priors know any
-        background.
+        Without it a field may as well paint white what should be empty. Not in the papers, whose priors know
+        any background.
         """
         away = (clean - self.white.view(1, -1, 1, 1)).square().mean(1).sqrt()
         wanted = ((away - NEAR_WHITE) / (FAR_FROM_WHITE - NEAR_WHITE)).clamp(0, 1)

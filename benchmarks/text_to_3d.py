@@ -1,0 +1,115 @@
+"""Text to 3D from the shipped prior: whether class and colour of prompts are seen all around, and minutes.
+
+python benchmarks/text_to_3d.py --runs runs/text --out benchmarks/text_to_3d.json
+python benchmarks/text_to_3d.py --runs runs/janus --cameras --out benchmarks/janus.json
+
+Each prompt is one run of one processor core, two side by side; seconds are of the whole run. With --cameras
+every prompt is made twice, with and without telling the prior the camera and the view.
+"""
+
+import argparse
+import json
+import resource
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gen3d.config import from_dict
+from gen3d.domains.latent_nerf.config import LatentNeRFRun
+from gen3d.domains.latent_nerf.domain import LatentNeRFDomain
+from gen3d.files import atomic_write
+from gen3d.media import write_png
+from gen3d.optimise import optimise
+from gen3d.scenes.judged import ELEVATION, VIEWS, WIDTH, prompt_metrics
+
+PROMPTS = (
+    "a blue sofa", "a red armchair", "a green bottle", "a yellow bed", "a white toilet", "a wooden table",
+    "a brown box", "a purple vase", "a red car", "a green plant", "a blue cup", "an orange chair",
+    "a black piano", "a grey cat", "a pink desk", "a red bicycle", "a brown dog", "a grey bathtub",
+    "a blue trash can", "a green bench",
+)  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--prompts", nargs="*", default=PROMPTS)
+    parser.add_argument("--prior", default="image")
+    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--cameras", action="store_true", help="with and without telling the camera")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--runs", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    told = (True, False) if arguments.cameras else (True,)
+    jobs = [
+        (prompt, tell, arguments.prior, arguments.steps, arguments.runs)
+        for prompt in arguments.prompts
+        for tell in told
+    ]
+    rows: list[dict[str, Any]] = []
+    with ProcessPoolExecutor(arguments.workers, mp_context=get_context("spawn")) as pool:
+        for row in pool.map(made, jobs):
+            rows.append(row)
+            print(row, flush=True)
+            report = {"prior": arguments.prior, "steps": arguments.steps, "seed": 0, **summary(rows)}
+            with atomic_write(arguments.out) as temporary:
+                temporary.write_text(json.dumps({**report, "rows": rows}, indent=2) + "\n", encoding="utf-8")
+
+
+def made(job: tuple[str, bool, str, int, Path]) -> dict[str, Any]:
+    """One scene, judged from all around."""
+    prompt, tell, prior, steps, runs = job
+    torch.set_num_threads(1)
+    start = time.perf_counter()
+    config = {
+        "prompt": prompt,
+        "prior": {"checkpoint": prior},
+        "fit": {"steps": steps, "tell_camera": tell, "tell_view": tell},
+    }
+    name = prompt.replace(" ", "_") + ("" if tell else "_blind")
+    checkpoint = optimise(from_dict(LatentNeRFRun, config), None, runs / name, progress=False)
+    seconds = time.perf_counter() - start
+    pictures = LatentNeRFDomain.load(checkpoint).pictures(WIDTH, VIEWS, ELEVATION)
+    write_png(torch.cat(pictures[::3], 1), runs / f"{name}.png")
+    found = {metric.name: metric.value for metric in prompt_metrics(pictures, prompt)}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    return {
+        "prompt": prompt,
+        "camera": tell,
+        "seconds": round(seconds, 1),
+        "peak_gb": round(peak, 2),
+        **found,
+    }
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Shares of prompts, in percent, and means."""
+    told = [row for row in rows if row["camera"]]
+    blind = [row for row in rows if not row["camera"]]
+    by_class = [row["class_views"] > 50 for row in told if "class_views" in row]
+    by_colour = [row["colour_views"] > 50 for row in told if "colour_views" in row]
+    return {
+        "class_right_from_most_views": _percent(by_class),
+        "colour_right_from_most_views": _percent(by_colour),
+        "class_views": _mean([row["class_views"] for row in told if "class_views" in row]),
+        "opposite_alike": _mean([row["opposite_alike"] for row in told]),
+        "opposite_alike_without_camera": _mean([row["opposite_alike"] for row in blind]),
+        "seconds": _mean([row["seconds"] for row in rows]),
+        "peak_gb": max(row["peak_gb"] for row in rows),
+    }
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _percent(values: list[bool]) -> float | None:
+    return 100 * sum(values) / len(values) if values else None
+
+
+if __name__ == "__main__":
+    main()
