@@ -15,7 +15,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 CARDS = {
     name: ROOT / "gen3d" / "weights" / name / "README.md"
-    for name in ("molecule", "crystal", "shape", "shape-voxels", "scene-prior")
+    for name in ("molecule", "crystal", "shape", "shape-voxels", "scene-prior", "image")
 }
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *CARDS.values()]
 TABLE = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -125,6 +125,31 @@ def one_decimal(name: str) -> Callable[[str], str]:
     return lambda key: f"{metrics[key]['value']:.1f}"
 
 
+def text_to_3d(name: str) -> str:
+    """Views that judges find right, for every prompt, and below them the shares of all."""
+    found = report(name)
+    lines = [("prompt", "class, % of views", "colour, % of views", "seconds")]
+    for row in found["rows"]:
+        if row["camera"]:
+            shown = (f"{row[key]:.0f}" if key in row else "" for key in ("class_views", "colour_views"))
+            lines.append((row["prompt"], *shown, f"{row['seconds']:.0f}"))
+    shares = ("class_right_from_most_views", "colour_right_from_most_views", "seconds")
+    lines.append(("right from most views, % of prompts", *(f"{found[key]:.0f}" for key in shares)))
+    return rows(*lines)
+
+
+def sketches(name: str) -> str:
+    """Overlap with every sketch by strictness."""
+    found = report(name)["rows"]
+    levels = list(dict.fromkeys(row["strictness"] for row in found))
+    table: dict[str, dict[float, float]] = {}
+    for row in found:
+        table.setdefault(row["sketch"], {})[row["strictness"]] = row["overlap"]
+    lines = [("IoU with the sketch", *(f"strictness {level:g}" for level in levels))]
+    lines += [(sketch, *(f"{of[level]:.2f}" for level in levels)) for sketch, of in table.items()]
+    return rows(*lines)
+
+
 def molecules_beside_adit() -> str:
     value, codec = one_decimal("molecule_quality"), report("molecule_reconstruction")
     return rows(
@@ -187,6 +212,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "few_views": lambda: few_views("few_views"),
     "scene_prior_quality": lambda: quality("scene_prior_quality", definitions=False),
     "scene_prior_quality_defined": lambda: quality("scene_prior_quality", definitions=True),
+    "image_quality": lambda: quality("image_quality", definitions=False),
+    "image_quality_defined": lambda: quality("image_quality", definitions=True),
+    "text_to_3d": lambda: text_to_3d("text_to_3d"),
+    "sketches": lambda: sketches("sketches"),
     "real_scene": lambda: side_by_side("real_scene"),
     "static_scene": lambda: dynamic_scenes("static_scene"),
     "dynamic_ablations": lambda: dynamic_scenes("dynamic_ablations"),

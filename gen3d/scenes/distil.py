@@ -39,6 +39,15 @@ FAINTEST = 1e-5
 
 
 @dataclass(frozen=True)
+class TextPriorConfig:
+    """The diffusion model of pictures that guides."""
+
+    checkpoint: str = "image"
+    """Shipped weights by name, a folder or a hub id of domain image; or stable-diffusion:PATH, with a folder
+    or hub id of a pipeline of diffusers."""
+
+
+@dataclass(frozen=True)
 class DistilConfig(DescentConfig):
     """How a field is fitted to a prior."""
 
@@ -135,7 +144,7 @@ class Distilled(Descent):
         found = pull(self.prior, latents, told, untold, config.pull, share, self.generator)
         if not bool(found.gradient.isfinite().all()):
             raise Gen3dError(
-                f"the prior's gradient is not finite after {self.step} steps; what there is until then is kept"
+                f"the prior's gradient is not finite after {self.step} steps; what there is is kept"
             )
         loss = found.loss(latents) / latents[0].numel()
         loss = loss + config.sparsity * entropy(opacity)

@@ -1,8 +1,10 @@
 """What people look at of a scene that stands still: a film around it, pictures, a mesh."""
 
 import math
+import warnings
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -16,6 +18,8 @@ from gen3d.scenes.viewpoints import cameras
 VIEWS = 8
 """Pictures around a scene, from the front on."""
 ELEVATION = 20.0
+Z_TO_Y = np.array([[1, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1.0]])
+"""Turns +z up into +y up about +x."""
 FILM, PICTURES, MESH = "turntable.mp4", "views", "mesh.glb"
 
 
@@ -24,7 +28,7 @@ def write_gallery(
 ) -> list[Path]:
     """Write a film, pictures and a mesh with vertex colours into a folder; returns the files.
 
-    A scene without a surface gets no mesh; that is said in a warning by `gen3d.fields.surfaces.mesh`'s error.
+    A scene without a surface gets no mesh, and a warning.
 
     Raises:
         Gen3dError: a size or a time that is not positive.
@@ -43,15 +47,21 @@ def write_gallery(
         files.append(folder / PICTURES / f"{number * 360 // VIEWS:03}.png")
         files[-1].parent.mkdir(parents=True, exist_ok=True)
         media.write_png(picture, files[-1])
+    return [*files, *write_mesh(scene, folder / MESH, resolution)]
+
+
+def write_mesh(scene: Scene, path: Path, resolution: int) -> list[Path]:
+    """Write the surface as GLB, +y up as glTF has it; nothing, with a warning, where there is none."""
     try:
         mesh = scene.at(0.0).mesh(resolution=resolution)
     except Gen3dError as error:
-        (folder / MESH).unlink(missing_ok=True)
-        tqdm.write(f"no mesh: {error}")
-        return files
-    with atomic_write(folder / MESH) as temporary:
+        path.unlink(missing_ok=True)
+        warnings.warn(f"no mesh: {error}", stacklevel=2)
+        return []
+    mesh.apply_transform(Z_TO_Y)
+    with atomic_write(path) as temporary:
         temporary.write_bytes(mesh.export(file_type="glb"))
-    return [*files, folder / MESH]
+    return [path]
 
 
 def pictures_around(

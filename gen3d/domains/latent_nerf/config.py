@@ -4,16 +4,7 @@ from dataclasses import dataclass, field
 
 from gen3d.domains.latent_nerf.paint import PaintConfig
 from gen3d.domains.latent_nerf.sketch import SketchConfig
-from gen3d.scenes.distil import DistilConfig
-
-
-@dataclass(frozen=True)
-class TextPriorConfig:
-    """The diffusion model of pictures that guides."""
-
-    checkpoint: str = "image"
-    """Shipped weights by name, a folder or a hub id of domain image; or stable-diffusion:PATH, with a folder
-    or hub id of a pipeline of diffusers."""
+from gen3d.scenes.distil import DistilConfig, TextPriorConfig
 
 
 @dataclass(frozen=True)

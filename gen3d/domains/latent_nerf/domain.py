@@ -24,7 +24,7 @@ from gen3d.fields.occupancy import Occupancy
 from gen3d.fields.rendering import Rendering
 from gen3d.metrics import Metric
 from gen3d.scenes.distil import CELLS, Distilled
-from gen3d.scenes.gallery import pictures_around, write_gallery
+from gen3d.scenes.gallery import FILM, pictures_around, write_gallery
 from gen3d.scenes.judged import ELEVATION, VIEWS, WIDTH, prompt_metrics
 from gen3d.scenes.scene import Scene, read_scene, write_scene
 
@@ -210,9 +210,7 @@ class LatentNeRFDomain(PromptedDomain):
         folder = out or Path(cls.name)
         if isinstance(scene, PaintedMesh):
             count = max(1, round(options.seconds * options.fps))
-            films = media.write_film(
-                scene.pictures(options.width, count), folder / "turntable.mp4", options.fps
-            )
+            films = media.write_film(scene.pictures(options.width, count), folder / FILM, options.fps)
             return [*films, *write_painted(scene.mesh, scene.image, folder)]
         return write_gallery(
             scene,

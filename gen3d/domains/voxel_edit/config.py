@@ -5,17 +5,8 @@ from dataclasses import dataclass, field
 from gen3d.config import require_at_least
 from gen3d.diffusion.distillation import DistillationConfig
 from gen3d.domains.voxel_edit.cut import CutConfig
-from gen3d.scenes.distil import DistilConfig
+from gen3d.scenes.distil import DistilConfig, TextPriorConfig
 from gen3d.scenes.fit import FitConfig
-
-
-@dataclass(frozen=True)
-class TextPriorConfig:
-    """The diffusion model of pictures that guides."""
-
-    checkpoint: str = "image"
-    """Shipped weights by name, a folder or a hub id of domain image; or stable-diffusion:PATH, with a folder
-    or hub id of a pipeline of diffusers."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from gen3d.fields.harmonics import HARMONIC_0
 from gen3d.fields.occupancy import Occupancy
 from gen3d.fields.voxels import VoxelField
 from gen3d.files import atomic_write
-from gen3d.scenes.gallery import ELEVATION, pictures_around
+from gen3d.scenes.gallery import ELEVATION, FILM, MESH, pictures_around, write_mesh
 from gen3d.scenes.scene import Scene, read_scene
 from gen3d.scenes.viewpoints import cameras
 
@@ -142,7 +142,7 @@ def show_edit(
         return torch.cat(seen, 1)
 
     views = tqdm(range(count), desc="film", disable=not progress, leave=False)
-    files = media.write_film((pair(view) for view in views), folder / "turntable.mp4", fps)
+    files = media.write_film((pair(view) for view in views), folder / FILM, fps)
     rows = [pictures_around(s, width, 4) for s in (scene.before, scene.after, scene.marked())]
     sheet = torch.cat([torch.cat(row, 1) for row in rows])
     media.write_png(sheet, folder / "before_after_mask.png")
@@ -151,16 +151,7 @@ def show_edit(
     with atomic_write(folder / "voxels.npz") as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **_voxels(field, scene))  # type: ignore[arg-type]
     files.append(folder / "voxels.npz")
-    try:
-        mesh = scene.after.at(0.0).mesh(resolution=resolution)
-    except Gen3dError as error:
-        tqdm.write(f"no mesh: {error}")
-        return files
-    # glTF has y up: (x, y, z) becomes (x, z, -y).
-    mesh.apply_transform(np.array([[1, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1.0]]))
-    with atomic_write(folder / "mesh.glb") as temporary:
-        temporary.write_bytes(mesh.export(file_type="glb"))
-    return [*files, folder / "mesh.glb"]
+    return [*files, *write_mesh(scene.after, folder / MESH, resolution)]
 
 
 @torch.no_grad()
