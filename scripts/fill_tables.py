@@ -138,18 +138,6 @@ def text_to_3d(name: str) -> str:
     return rows(*lines)
 
 
-def sketches(name: str) -> str:
-    """Overlap with every sketch by strictness."""
-    found = report(name)["rows"]
-    levels = list(dict.fromkeys(row["strictness"] for row in found))
-    table: dict[str, dict[float, float]] = {}
-    for row in found:
-        table.setdefault(row["sketch"], {})[row["strictness"]] = row["overlap"]
-    lines = [("IoU with the sketch", *(f"strictness {level:g}" for level in levels))]
-    lines += [(sketch, *(f"{of[level]:.2f}" for level in levels)) for sketch, of in table.items()]
-    return rows(*lines)
-
-
 def molecules_beside_adit() -> str:
     value, codec = one_decimal("molecule_quality"), report("molecule_reconstruction")
     return rows(
@@ -215,7 +203,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "image_quality": lambda: quality("image_quality", definitions=False),
     "image_quality_defined": lambda: quality("image_quality", definitions=True),
     "text_to_3d": lambda: text_to_3d("text_to_3d"),
-    "sketches": lambda: sketches("sketches"),
     "real_scene": lambda: side_by_side("real_scene"),
     "static_scene": lambda: dynamic_scenes("static_scene"),
     "dynamic_ablations": lambda: dynamic_scenes("dynamic_ablations"),
