@@ -305,14 +305,16 @@ class TestPrior:
         want = generator.core(
             tokens, torch.tensor([0.6]), positions=generator.codec.positions[None], cond=told
         )
-        assert torch.allclose(prior.denoise(latents, u, told), generator.codec.from_tokens(want), atol=1e-5)
+        # In bf16 where the processor has it: 8 bits.
+        made = prior.denoise(latents, u, told)
+        assert torch.allclose(made, generator.codec.from_tokens(want), atol=0.02)
 
     def test_attention_of_words_is_read(self, checkpoint: Path) -> None:
         prior = GeneratorPrior(Generator.from_pretrained(checkpoint, "cpu"))
         told = prior.conditions(["a red knight"], None)
         maps = prior.attention(torch.randn(1, 4, 4, 4), torch.tensor([0.3]), told)
         assert maps.shape == (1, len(prior.pieces("a red knight")), 4, 4)
-        assert torch.allclose(maps.sum(1), torch.ones(1, 4, 4), atol=1e-5)
+        assert torch.allclose(maps.sum(1), torch.ones(1, 4, 4), atol=5e-3)
         assert prior.pieces("a red knight") == ["[CLS]", "a", "red", "knight", "[SEP]"]
 
     def test_weights_of_attention_are_those_that_are_used(self) -> None:
