@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import trimesh
 from skimage import color, data
 
 from gen3d import judges
@@ -36,7 +37,6 @@ TINY = ROOT / "data" / "tiny" / "views.npz"
 
 
 def cube(noun: str = "box", parts: int = 1, **changes: Any) -> Thing:
-    trimesh = pytest.importorskip("trimesh")
     mesh = trimesh.creation.box((1, 1, 1))
     part = np.arange(len(mesh.faces)) % parts
     colours = np.tile(np.array([[200, 30, 30]], np.uint8), (len(mesh.faces), 1))
@@ -120,7 +120,6 @@ class TestViews:
         )
 
     def test_the_ball_of_radius_1_is_in_the_picture_and_fills_it(self) -> None:
-        trimesh = pytest.importorskip("trimesh")
         ball = trimesh.creation.icosphere(3)
         colours = np.zeros((len(ball.vertices), 3), np.uint8)
         shots = cameras(torch.zeros(1), torch.zeros(1), 64)
@@ -186,7 +185,6 @@ class TestPictures:
             assert next(w for w, pattern in GENERIC.items() if re.search(pattern, name)) == noun, name
 
     def test_folders_are_read_with_their_captions(self, tmp_path: Path) -> None:
-        trimesh = pytest.importorskip("trimesh")
         trimesh.creation.box((1, 2, 3)).export(tmp_path / "a1.ply")
         trimesh.creation.icosphere().export(tmp_path / "red_ball_2.ply")
         (tmp_path / "captions.csv").write_text("a1.ply,brick|stone\n")
@@ -204,7 +202,6 @@ class TestPictures:
             read_things("nowhere", False)
 
     def test_preparing_again_makes_the_same_pictures(self, tmp_path: Path) -> None:
-        trimesh = pytest.importorskip("trimesh")
         (tmp_path / "in").mkdir()
         trimesh.creation.box((1, 2, 3)).export(tmp_path / "in" / "brick.ply")
         made = [

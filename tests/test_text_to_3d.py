@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import trimesh
 from torch import Tensor
 
 from gen3d.cli import main
@@ -34,7 +35,6 @@ from gen3d.scenes.fit import FitConfig
 from gen3d.train import train
 from gen3d.types import Conditions
 
-trimesh = pytest.importorskip("trimesh")
 ROOT = Path(__file__).parents[1]
 BOX = torch.tensor([3 * [-1.0], 3 * [1.0]])
 COLOURS = {"red": (0.9, 0.1, 0.1), "blue": (0.1, 0.2, 0.9)}
