@@ -222,7 +222,8 @@ def colour_shares(picture: np.ndarray) -> dict[str, float]:
 def shows_colour(picture: np.ndarray, colour: str) -> bool:
     """Whether half of what is shown may be of a colour, in some light.
 
-    Of renders of real things in one colour it says so of 97%, and of 7% that they show another one.
+    Of renders of real things in one colour it says so of 94%, and of 7% that they show any one other (by
+    `benchmarks/colour_judge.py`).
     """
     return colour_shares(picture).get(colour, 0.0) >= MOST
 

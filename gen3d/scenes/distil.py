@@ -178,14 +178,20 @@ class Distilled(Descent):
 
     def render(self, azimuth: Tensor, elevation: Tensor, size: int, background: Tensor) -> Rendering:
         """Square pictures (B) of `size` pixels a side before a colour (channels,), ray by ray."""
+        return self.render_of(self.field, azimuth, elevation, size, background)
+
+    def render_of(
+        self, field_: Field, azimuth: Tensor, elevation: Tensor, size: int, background: Tensor
+    ) -> Rendering:
+        """As `render`, of any field in the same box."""
         shots = cameras(azimuth, elevation, size)
         pixel = torch.arange(size * size)
         view = torch.arange(len(azimuth)).repeat_interleave(size * size)
         x, y = pixel % size, pixel // size
         return render(
-            self.field,
+            field_,
             shots.rays(view, x.repeat(len(azimuth)), y.repeat(len(azimuth))),
-            length=step_length(self.field, self._samples()),
+            length=step_length(field_, self._samples()),
             background=background,
             occupancy=self.occupancy,
             generator=self.generator,

@@ -48,12 +48,16 @@ class VoxelEditConfig:
     """Of these, in pixels."""
     front: float = 0.0
     """Degrees about the vertical axis from which the front is seen, 0 along +y."""
+    image_l2: float = 0.0
+    """Weight of the mean squared difference of pictures from those of the scene as it was: what the paper
+    compares its volumetric regulariser with."""
     refine: RefineConfig = field(default_factory=RefineConfig)
     """How an edit with `edit_words` is kept to where these are."""
 
     def __post_init__(self) -> None:
         require_at_least(2, self, "pictures")
         require_at_least(8, self, "size")
+        require_at_least(0, self, "image_l2")
 
 
 def editing() -> DistilConfig:

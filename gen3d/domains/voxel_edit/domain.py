@@ -21,6 +21,7 @@ from gen3d.errors import Gen3dError
 from gen3d.fields.edited import EditedField
 from gen3d.fields.harmonics import HARMONIC_0
 from gen3d.fields.occupancy import Occupancy
+from gen3d.fields.rendering import Rendering
 from gen3d.metrics import Metric
 from gen3d.scenes.distil import Distilled
 from gen3d.scenes.gallery import pictures_around
@@ -42,6 +43,8 @@ class VoxelEditFit(Distilled):
         super().__init__(field, Occupancy(field.box, CELLS), as_prior(prior), run.prompt, run.fit)
         self.run = run
         self.attention: Attention | None = None
+        self.initial = field.initial()
+        self.drawn: tuple[Tensor, Tensor, int, Rendering] | None = None
 
     @property
     def edits_from(self) -> float:
@@ -59,6 +62,20 @@ class VoxelEditFit(Distilled):
         loss = self.attention.loss()
         smooth = self.field.penalties()["attention_variation"]
         return loss, loss + self.run.domain_config.refine.variation * smooth
+
+    def render(self, azimuth: Tensor, elevation: Tensor, size: int, background: Tensor) -> Rendering:
+        seen = super().render(azimuth, elevation, size, background)
+        self.drawn = azimuth, elevation, size, seen
+        return seen
+
+    def terms(self) -> Tensor:
+        weight = self.run.domain_config.image_l2
+        if not weight or self.drawn is None:
+            return super().terms()
+        azimuth, elevation, size, seen = self.drawn
+        with torch.no_grad():
+            before = self.render_of(self.initial, azimuth, elevation, size, torch.ones(3))
+        return super().terms() + weight * (seen.colour - before.colour).square().mean()
 
     def preview(self, path: Path) -> bool:
         reading = bool(self.field.reading)
