@@ -2,8 +2,9 @@
 
 python benchmarks/edits.py --source sweethome3d --runs runs/edits --out benchmarks/edits.json
 
-Local edits are refined; every one is measured before and after that, on the same optimisation. With --ablations
-local edits are made again without a regulariser and with one on pictures instead. One core for each of two runs.
+Local edits are refined; every one is measured before and after that, on the same optimisation. With
+--ablations local edits are made again without a regulariser and with one on pictures instead. One core for
+each of two runs.
 """
 
 import argparse

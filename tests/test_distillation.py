@@ -96,7 +96,7 @@ def test_sdi_varies_less_than_sds_and_points_the_same_way() -> None:
             x,
             told,
             untold,
-            DistillationConfig(kind, "even", 1.0, (0.5, 0.5), inversion_steps=10),  # type: ignore[arg-type]
+            DistillationConfig(kind, "even", 1.0, (0.5, 0.5), prior_steps=10),  # type: ignore[arg-type]
             0.0,
             torch.Generator().manual_seed(0),
         ).gradient
@@ -106,7 +106,25 @@ def test_sdi_varies_less_than_sds_and_points_the_same_way() -> None:
     assert made["sdi"].mean() > 0.2 * made["sds"].mean() > 0
 
 
-@pytest.mark.parametrize("kind", ["sds", "csd", "sdi"])
+def test_targets_are_samples_of_the_prior() -> None:
+    """Along the path of a normal distribution z becomes m + s (z - alpha m) / sqrt(alpha^2 s^2 + sigma^2)."""
+    prior, u = GaussianPrior(0.7), 0.99
+    x = torch.zeros(2000, 1, 2, 2)
+    told, untold = prior.conditions(2000 * ["2"], None), prior.conditions(2000 * [""], None)
+    alpha, sigma = math.sqrt(1 - u * u), u
+    scale = 0.7 / math.sqrt(alpha**2 * 0.49 + sigma**2)
+    config = DistillationConfig("targets", "even", 1.0, (u, u), prior_steps=100)
+    found = pull(prior, x, told, untold, config, 0.0, torch.Generator().manual_seed(0))
+    assert found.clean.mean().item() == pytest.approx(2 - 2 * scale * alpha, abs=0.05)
+    assert found.clean.std().item() == pytest.approx(scale * sigma, abs=0.02)
+    assert torch.allclose(found.gradient, -found.clean)
+    # One step sees but the mean of what may be.
+    config = DistillationConfig("targets", "even", 1.0, (u, u), prior_steps=1)
+    found = pull(prior, x, told, untold, config, 0.0, torch.Generator().manual_seed(0))
+    assert found.clean.std().item() < 0.1
+
+
+@pytest.mark.parametrize("kind", ["sds", "csd", "sdi", "targets"])
 def test_descent_ends_at_the_mode_that_is_told(kind: Any) -> None:
     prior = GaussianPrior(0.3)
     x = torch.zeros(1, *SHAPE[:1], 4, 4, requires_grad=True)
@@ -154,8 +172,8 @@ def test_bad_values_are_named() -> None:
         DistillationConfig(noise=(0.0, 0.9))
     with pytest.raises(ValueError, match="guidance is -1"):
         DistillationConfig(guidance=-1.0)
-    with pytest.raises(ValueError, match="inversion_steps is 0"):
-        DistillationConfig(inversion_steps=0)
+    with pytest.raises(ValueError, match="prior_steps is 0"):
+        DistillationConfig(prior_steps=0)
     prior = GaussianPrior(1.0)
     told = prior.conditions(["1"], None)
     bad = torch.full((1, 1, 2, 2), math.nan)

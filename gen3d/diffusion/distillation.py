@@ -6,9 +6,11 @@ in, D(z). With e the noise that was added, and e(z) = (z - alpha D) / sigma that
     SDS  (DreamFusion, arXiv 2209.14988)             w (e(z) - e)
     CSD  (classifier score, arXiv 2310.19415)        w (e(z; text) - e(z))
     SDI  (by inversion, arXiv 2405.15891)            SDS with the noise that the prior itself finds in x
+    targets  (several steps, arXiv 2312.02981)       w (x - what the prior's sampler makes of z)
 
-where e(z) of SDS and SDI is guided, e(z) + guidance (e(z; text) - e(z)) as it is written in Latent-NeRF. CSD
-has no sampled noise in it, SDI hardly any: gradients that vary less from step to step.
+where e(z) of SDS, SDI and targets is guided, e(z) + guidance (e(z; text) - e(z)) as it is written in
+Latent-NeRF. CSD has no sampled noise in it, SDI hardly any: gradients that vary less from step to step. One
+step from a high noise level sees a mean of pictures, several see one of them: targets are sharp.
 
 Noise levels are told as shares u of the schedule, from 0, clean, to 1, noise alone, which for the 1,000 steps
 of DDPM is step / 1000. All weights are functions of the cumulative abar = alpha^2 / (alpha^2 + sigma^2).
@@ -81,7 +83,7 @@ class DistillationConfig:
         ValueError: a number out of range.
     """
 
-    kind: Literal["sds", "csd", "sdi"] = "sds"
+    kind: Literal["sds", "csd", "sdi", "targets"] = "sds"
     """The gradient; see the module."""
     weight: Weight = "latent_nerf"
     """Of noise levels."""
@@ -92,8 +94,8 @@ class DistillationConfig:
     """Least and largest noise level that is drawn."""
     anneal: Literal["none", "voxe", "linear"] = "none"
     """How the largest level falls: not at all, as Vox-E's does, or evenly to the least one."""
-    inversion_steps: int = 4
-    """Of SDI: steps from the clean latents to the noise level."""
+    prior_steps: int = 4
+    """Of SDI: from the clean latents to the noise level; of targets: from there to clean ones."""
 
     def __post_init__(self) -> None:
         low, high = self.noise
@@ -101,8 +103,8 @@ class DistillationConfig:
             raise ValueError(f"noise is {self.noise}; allowed: 0 < least <= largest < 1")
         if self.guidance is not None and not self.guidance >= 0:
             raise ValueError(f"guidance is {self.guidance}; it must not be negative")
-        if self.inversion_steps < 1:
-            raise ValueError(f"inversion_steps is {self.inversion_steps}; at least 1")
+        if self.prior_steps < 1:
+            raise ValueError(f"prior_steps is {self.prior_steps}; at least 1")
 
     def levels(self, share: float) -> tuple[float, float]:
         """Least and largest noise level when `share` in [0, 1] of a fit is over."""
@@ -164,7 +166,7 @@ def pull(
     low, high = config.levels(share)
     u = low + (high - low) * torch.rand(len(x), generator=generator).to(x)
     if config.kind == "sdi":
-        noise = _inverted(prior, x, u, told, config.inversion_steps)
+        noise = _inverted(prior, x, u, told, config.prior_steps)
     else:
         noise = torch.randn(x.shape, generator=generator).to(x)
     alpha, sigma = (_wide(each, x) for each in prior.schedule(u))
@@ -175,6 +177,9 @@ def pull(
     abar = alpha**2 / (alpha**2 + sigma**2)
     if config.kind == "csd":
         difference = -(alpha / sigma) * (given - free)
+    elif config.kind == "targets":
+        clean = _sampled(prior, noisy, clean, u, untold, told, guidance, config.prior_steps)
+        difference = x - clean
     else:
         difference = (noisy - alpha * clean) / sigma - noise
     return Pull(WEIGHTS[config.weight](abar) * difference, clean, u)
@@ -205,6 +210,29 @@ def _inverted(prior: ImagePrior, x: Tensor, u: Tensor, told: Conditions, steps: 
         z = alpha * clean + sigma * noise
     # What is left between z and x at the level that was reached.
     return (z - alpha * x) / sigma
+
+
+def _sampled(
+    prior: ImagePrior,
+    z: Tensor,
+    clean: Tensor,
+    u: Tensor,
+    untold: Conditions,
+    told: Conditions,
+    guidance: float,
+    steps: int,
+) -> Tensor:
+    """What DDIM (arXiv 2010.02502) makes of z at level u in even steps; `clean` is what the first sees."""
+    now = u
+    for step in range(1, steps):
+        then = u * (steps - step) / steps
+        alpha, sigma = (_wide(each, z) for each in prior.schedule(now))
+        noise = (z - alpha * clean) / sigma
+        alpha, sigma = (_wide(each, z) for each in prior.schedule(then))
+        z, now = alpha * clean + sigma * noise, then
+        free, given = both(prior, z, now, untold, told)
+        clean = free + guidance * (given - free)
+    return clean
 
 
 def _wide(values: Tensor, like: Tensor) -> Tensor:
