@@ -1,10 +1,13 @@
-"""Writing files so that a crash, a full disk or a kill never leaves half of one."""
+"""Writing files so that a crash, a full disk or a kill never leaves half of one; reading arrays of prepared
+data."""
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import numpy as np
 
 from gen3d.errors import Gen3dError
 
@@ -39,6 +42,26 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def read_arrays(
+    source: str | Path, split: str, names: Sequence[str], domain: str
+) -> tuple[Path, dict[str, np.ndarray]]:
+    """Named arrays of prepared data, from `SPLIT.npz` of a folder or from one file, and where they were.
+
+    Raises:
+        Gen3dError: nothing is there, or something else than `gen3d prepare` makes for the domain.
+    """
+    path = Path(source)
+    path = path / f"{split}.npz" if path.is_dir() else path
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            return path, {name: found[name] for name in names}
+    except FileNotFoundError as error:
+        raise Gen3dError(f"no file {path}; gen3d prepare --domain {domain} makes it") from error
+    except Exception as error:
+        # numpy and zipfile raise about anything for a damaged file.
+        raise Gen3dError(f"{path} holds no prepared data of domain {domain}: {str(error)[:200]}") from error
 
 
 def remove_stale(folder: str | Path) -> None:

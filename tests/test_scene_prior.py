@@ -170,7 +170,7 @@ class TestData:
         with pytest.raises(Gen3dError, match=r"no file .*train\.npz"):
             open_dataset(tmp_path, "train", 384)
         (tmp_path / "train.npz").write_bytes(b"nothing")
-        with pytest.raises(Gen3dError, match="holds no prepared moving scenes"):
+        with pytest.raises(Gen3dError, match="holds no prepared data of domain scene-prior"):
             open_dataset(tmp_path, "train", 384)
 
 

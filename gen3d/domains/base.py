@@ -360,6 +360,14 @@ class PromptedDomain(SceneDomain):
     """A kind of scene that `gen3d sample` makes from words, guided by a prior of pictures."""
 
     @classmethod
+    def reference(cls, source: Path, split: str) -> str:
+        """Words that a scene is held to; `metrics` says what "-" stands for."""
+        return str(source)
+
+    def save(self, objects: Sequence[Any], path: Path) -> list[Path]:
+        raise Gen3dError(f"scenes of domain {self.name!r} are written by gen3d sample, into a folder")
+
+    @classmethod
     @abstractmethod
     def run_config(cls, options: Any, given: dict[str, Any]) -> Any:
         """The `RunConfig` that `options`, the domain's `SampleOptions`, ask for; `given` are values of its

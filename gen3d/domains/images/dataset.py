@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gen3d.draws import Draws
 from gen3d.errors import Gen3dError
+from gen3d.files import read_arrays
 
 NAMES = (
     "images",
@@ -94,16 +95,7 @@ def open_dataset(source: str | Path, split: str, tokens: int, size: int | None =
     Raises:
         Gen3dError: nothing is there, something else, or pictures of another size.
     """
-    path = Path(source)
-    path = path / f"{split}.npz" if path.is_dir() else path
-    try:
-        with np.load(path, allow_pickle=False) as found:
-            arrays = {name: found[name] for name in NAMES}
-    except FileNotFoundError as error:
-        raise Gen3dError(f"no file {path}; gen3d prepare --domain image makes it") from error
-    except Exception as error:
-        # numpy and zipfile raise about anything for a damaged file.
-        raise Gen3dError(f"{path} holds no prepared pictures: {str(error)[:200]}") from error
+    path, arrays = read_arrays(source, split, NAMES, "image")
     found_size = arrays["images"].shape[1]
     if size not in (None, found_size):
         raise Gen3dError(f"{path} holds pictures of {found_size} pixels; the configuration has {size}")

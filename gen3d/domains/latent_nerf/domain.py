@@ -222,11 +222,6 @@ class LatentNeRFDomain(PromptedDomain):
             progress=progress,
         )
 
-    @classmethod
-    def reference(cls, source: Path, split: str) -> str:
-        """Words: the prompt of a scene is what it is held to. "-" stands for its own."""
-        return str(source)
-
     def metrics(  # type: ignore[override]
         self,
         samples: Sequence[Any],
@@ -257,9 +252,6 @@ class LatentNeRFDomain(PromptedDomain):
         return isinstance(sample, PaintedMesh) or (
             isinstance(sample, Scene) and 0 < sample.occupancy.share < 1
         )
-
-    def save(self, objects: Sequence[Any], path: Path) -> list[Path]:
-        raise Gen3dError("scenes are written by gen3d sample, into a folder")
 
 
 def _read_painted(folder: Path) -> PaintedMesh:

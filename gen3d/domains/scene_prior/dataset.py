@@ -12,6 +12,7 @@ from gen3d.domains.scene_prior.variations import FRAMES, Surface
 from gen3d.draws import Draws
 from gen3d.errors import Gen3dError, require
 from gen3d.fields.solids import inside
+from gen3d.files import read_arrays
 
 FOLLOWED = 2048
 """Points of a surface that are followed through time."""
@@ -112,16 +113,7 @@ def open_dataset(source: str | Path, split: str, tokens: int) -> SceneDataset:
     Raises:
         Gen3dError: nothing is there, or something else.
     """
-    path = Path(source)
-    path = path / f"{split}.npz" if path.is_dir() else path
-    try:
-        with np.load(path, allow_pickle=False) as found:
-            arrays = {name: found[name] for name in NAMES}
-    except FileNotFoundError as error:
-        raise Gen3dError(f"no file {path}; gen3d prepare --domain scene-prior makes it") from error
-    except Exception as error:
-        # numpy and zipfile raise about anything for a damaged file.
-        raise Gen3dError(f"{path} holds no prepared moving scenes: {str(error)[:200]}") from error
+    path, arrays = read_arrays(source, split, NAMES, "scene-prior")
     frames = arrays["points"].shape[2]
     if frames != FRAMES:
         raise Gen3dError(f"{path} holds scenes of {frames} instants; allowed: {FRAMES}")

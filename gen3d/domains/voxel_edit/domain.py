@@ -190,11 +190,6 @@ class VoxelEditDomain(PromptedDomain):
             progress=progress,
         )
 
-    @classmethod
-    def reference(cls, source: Path, split: str) -> str:
-        """Words for the scene as it was; "-" for none."""
-        return str(source)
-
     def metrics(  # type: ignore[override]
         self,
         samples: Sequence[Any],
@@ -225,6 +220,3 @@ class VoxelEditDomain(PromptedDomain):
 
     def valid(self, sample: Any) -> bool:
         return isinstance(sample, EditedScene) and 0 < sample.after.occupancy.share < 1
-
-    def save(self, objects: Sequence[Any], path: Path) -> list[Path]:
-        raise Gen3dError("edits are written by gen3d sample, into a folder")
