@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
+import torch
 
 from gen3d.captures.arrays import read_arrays
 from gen3d.captures.diagram import draw
@@ -14,6 +15,7 @@ from gen3d.captures.images import read_image, write_png
 from gen3d.captures.layout import Standing, complaints, looking_away
 from gen3d.captures.llff import FILE, fit, image_files, read_rows, row_fault
 from gen3d.captures.transforms import PINHOLES, Frame, read_frames, transforms_files
+from gen3d.captures.views import Views
 from gen3d.captures.write import ON_DISK, SPLITS
 from gen3d.errors import Gen3dError
 
@@ -113,6 +115,16 @@ class _Findings:
         self.slopes.append(slope)
         self.splits.append(split)
         self.labels.append(label)
+
+
+def picture_of(views: Views, headline: str) -> np.ndarray:
+    """Pixels (700, 1280, 3) uint8 of the cameras of a capture that was read, those that look away in red."""
+    shots = views.cameras
+    half = torch.tensor([shots.width / 2, shots.height / 2])
+    standing = Standing.of(
+        shots.camera_to_world.double().numpy()[:, :3], (half / shots.focal).amax(1).double().numpy()
+    )
+    return draw(standing, ["train"] * len(standing), looking_away(standing), headline)
 
 
 def check_capture(folder: str | Path, picture: str | Path | None = None) -> Report:

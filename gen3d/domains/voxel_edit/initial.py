@@ -1,5 +1,6 @@
 """The grid that is edited, from whatever the scene is given as."""
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from tqdm import tqdm
 
 from gen3d import checkpoint
 from gen3d.captures import Views, read_views
+from gen3d.captures.check import picture_of
+from gen3d.captures.images import write_png
 from gen3d.captures.meshes import EXTENSIONS, read_meshes
 from gen3d.captures.render import render_mesh
 from gen3d.domains.voxel_edit.config import VoxelEditConfig
@@ -24,6 +27,8 @@ from gen3d.scenes.fit import Fit
 from gen3d.scenes.scene import Scene, read_scene, scene_of
 from gen3d.scenes.viewpoints import cameras, random_view
 
+WHITE = 250
+"""Of 255, from which everything counts as white."""
 EMPTY, LARGEST = -2.0, 12.0
 """Raw density of what is empty, and the largest, either way, that a grid begins with: beyond it a prior's
 pull would have nothing to hold on to."""
@@ -75,15 +80,13 @@ def _pictured(source: Path, config: VoxelEditConfig) -> Views:
 def _fitted(views: Views, config: VoxelEditConfig, progress: bool) -> Scene:
     images = torch.from_numpy(views.images)
     if views.has_alpha and not bool((images[..., 3] > 0).any()):
-        raise Gen3dError(
-            f"{views.names[0]}: all pictures are empty; cameras may look the wrong way: gen3d prepare --check"
-        )
-    occupancy = carved(views, 1, 1.0)
-    if not occupancy.share > 0:
-        raise Gen3dError(
-            f"{views.names[0]}: no place is seen by all cameras; they may look the wrong way: "
-            "gen3d prepare --check"
-        )
+        raise _unseen(views, "all pictures are empty")
+    if bool((images >= WHITE).all()):
+        raise _unseen(views, "all pictures are white")
+    try:
+        occupancy = carved(views, 1, 1.0)
+    except Gen3dError as error:
+        raise _unseen(views, str(error)) from error
     torch.manual_seed(config.initial.seed)
     field = VoxelField(occupancy.box, config.initial.resolutions[0], HarmonicsHead(0))
     fit = Fit(field, occupancy, views, config.initial)
@@ -92,6 +95,16 @@ def _fitted(views: Views, config: VoxelEditConfig, progress: bool) -> Scene:
             fit.advance()
             bar.update()
     return scene_of(field, occupancy, views, config.initial.samples)
+
+
+def _unseen(views: Views, what: str) -> Gen3dError:
+    """That nothing is seen, with a picture of the cameras, which are most often the reason."""
+    file = Path(tempfile.mkdtemp(prefix="gen3d-")) / "cameras.png"
+    write_png(file, picture_of(views, f"{views.names[0]}: {what}"))
+    return Gen3dError(
+        f"{views.names[0]}: {what}; cameras may look the wrong way: {file} shows them, and gen3d prepare "
+        "--check tells more"
+    )
 
 
 @dataclass(frozen=True)
