@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gen3d.nn.precision import native_bf16
 from gen3d.sharding import spread_like, whole
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -21,8 +22,8 @@ class Muon(torch.optim.Optimizer):
     """Nesterov momentum, orthogonalised: every direction of a matrix moves equally far.
 
     The same method as `torch.optim.Muon`, which always multiplies in bf16: on processors without bf16
-    instructions that takes ten times as long as this, which multiplies in the parameters' precision and
-    takes matrices of one shape together.
+    instructions that takes ten times as long as this, which then multiplies in the parameters' precision.
+    Where there are such instructions they take a quarter of the time. Matrices of one shape go together.
 
     Args:
         params: matrices, or groups of them.
@@ -71,10 +72,11 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_lerp_(averages, gradients, 1 - momentum)
         # Of sharded matrices, every process takes all the directions and keeps its part.
         ahead = torch.stack([whole(m) for m in torch._foreach_lerp(gradients, averages, momentum)])
+        moves = orthogonalise(ahead.bfloat16() if native_bf16(ahead.device) else ahead).to(ahead)
         length = lr * ADAM_RMS * max(ahead.shape[-2:]) ** 0.5
         torch._foreach_mul_(parameters, 1 - lr * weight_decay)
-        moves = [spread_like(move, p) for move, p in zip(orthogonalise(ahead), parameters, strict=True)]
-        torch._foreach_add_(parameters, moves, alpha=-length)
+        parts = [spread_like(move, p) for move, p in zip(moves, parameters, strict=True)]
+        torch._foreach_add_(parameters, parts, alpha=-length)
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gen3d.errors import Gen3dError
-from gen3d.nn.attention import Geometry, GlobalMixer, ReduceMixer, SelfAttention, WindowMixer
+from gen3d.nn.attention import FEW, Geometry, GlobalMixer, ReduceMixer, SelfAttention, WindowMixer, attend
 from gen3d.nn.transformer import DiffusionTransformer, TransformerConfig
 
 EDGE, WIDTH, HEADS = 4, 8, 2
@@ -262,3 +262,27 @@ def test_perturbation_needs_a_key_per_token() -> None:
     model(**inputs, perturb={0: {0: 1.0}})
     with pytest.raises(Gen3dError, match="kv_reduce"):
         model(**inputs, perturb={1: {0: 1.0}})
+
+
+@pytest.mark.parametrize("keys", [1, 9, FEW, FEW + 1])
+@pytest.mark.parametrize("kind", ["none", "bool", "bias"])
+def test_attention_in_bf16_is_that_of_pytorch_in_full(keys: int, kind: str) -> None:
+    """Values and gradients within what 8 bits hold, on either side of where the way of computing changes."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(2, 3, n, 16, generator=generator) for n in (7, keys, keys)]
+    mask = None
+    if kind == "bool":
+        mask = torch.rand(2, 1, 1, keys, generator=generator) < 0.7
+        mask[..., 0] = True
+    elif kind == "bias":
+        mask = torch.randn(2, 3, 7, keys, generator=generator)
+        mask[..., 1:].masked_fill_(torch.rand(keys - 1, generator=generator) < 0.3, -math.inf)
+    found = []
+    for ours in (True, False):
+        q, k, v = (x.clone().requires_grad_() for x in inputs)
+        with torch.autocast("cpu", torch.bfloat16, enabled=ours):
+            made = (attend if ours else nn.functional.scaled_dot_product_attention)(q, k, v, mask)
+        made.float().square().sum().backward()
+        found.append([made.float(), q.grad, k.grad, v.grad])
+    for mine, theirs in zip(*found, strict=True):
+        assert (mine - theirs).norm() <= 0.02 * theirs.norm() + 0.02
