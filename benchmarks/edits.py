@@ -107,6 +107,7 @@ def made(job: tuple[int, str, Path, str, int, dict[str, Any], Path]) -> dict[str
     config = {"prompt": edit.prompt, "edit_words": edit.words, "fit": fit}
     config["domain_config"] = changes.get("domain_config", {})
     run = VoxelEditFit(from_dict(VoxelEditRun, config), file, as_prior(read_prior(prior)))
+    run.begin()
     while run.share() < 1:
         run.advance()
     seconds = time.perf_counter() - start

@@ -76,6 +76,7 @@ def optimise(
     if going_on:
         run.restore(out / STATE)
     else:
+        run.begin()
         out.mkdir(parents=True, exist_ok=True)
         (out / "metrics.jsonl").unlink(missing_ok=True)
         with atomic_write(out / "config.yaml") as temporary:

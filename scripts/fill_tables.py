@@ -138,6 +138,51 @@ def text_to_3d(name: str) -> str:
     return rows(*lines)
 
 
+def sketches(name: str) -> str:
+    """How much of every sketch is filled, by strictness."""
+    found = report(name)["rows"]
+    levels = sorted({row["strictness"] for row in found}, reverse=True)
+    overlap = {(row["sketch"], row["strictness"]): row["overlap"] for row in found}
+    lines = [("sketch", *(f"strictness {level:g}" for level in levels))]
+    for sketch in dict.fromkeys(row["sketch"] for row in found):
+        lines.append((sketch, *(f"{overlap[sketch, level]:.2f}" for level in levels)))
+    return rows(*lines)
+
+
+def edits(name: str) -> str:
+    """Every edit: what it changed, before and after it was kept to its words, and what judges see."""
+    keys = ("outside_unrefined", "outside_refined", "features_unrefined", "features_refined")
+    shown = {row["edit"]: row for row in report(name)["rows"] if row["variant"] == "volume"}
+    lines = [("edit", *(key.replace("_", ", ") for key in keys), "class, % of views", "colour, % of views")]
+    for edit, row in shown.items():
+        values = (f"{row[key]:.3f}" if key in row else "" for key in keys)
+        seen = (f"{row[key]:.0f}" if key in row else "" for key in ("class_views", "colour_views"))
+        lines.append((edit, *values, *seen))
+    return rows(*lines)
+
+
+def edit_ablations(name: str) -> str:
+    """Means over the local edits by regulariser."""
+    found = {variant: of for variant, of in report(name).items() if isinstance(of, dict) and of}
+    keys = list(next(iter(found.values())))
+    lines = [("regulariser", *(key.replace("_", ", ") for key in keys))]
+    lines += [(variant, *(f"{of[key]:.3f}" for key in keys)) for variant, of in found.items()]
+    return rows(*lines)
+
+
+def cameras_told(name: str) -> str:
+    """Views of every prompt that judges find right and how alike opposite ones are, with and without."""
+    found: dict[str, dict[bool, dict[str, float]]] = {}
+    for row in report(name)["rows"]:
+        found.setdefault(row["prompt"], {})[row["camera"]] = row
+    kinds = {"class_views": "class, %", "opposite_alike": "opposite views alike"}
+    lines = [("prompt", *(f"{shown}, {how}" for shown in kinds.values() for how in ("told", "not told")))]
+    for prompt, of in found.items():
+        values = [of[told].get(key) for key in kinds for told in (True, False)]
+        lines.append((prompt, *("" if value is None else f"{value:.3g}" for value in values)))
+    return rows(*lines)
+
+
 def molecules_beside_adit() -> str:
     value, codec = one_decimal("molecule_quality"), report("molecule_reconstruction")
     return rows(
@@ -203,6 +248,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "image_quality": lambda: quality("image_quality", definitions=False),
     "image_quality_defined": lambda: quality("image_quality", definitions=True),
     "text_to_3d": lambda: text_to_3d("text_to_3d"),
+    "janus": lambda: cameras_told("janus"),
+    "sketches": lambda: sketches("sketches"),
+    "edits": lambda: edits("edits"),
+    "edit_ablations": lambda: edit_ablations("edits"),
     "real_scene": lambda: side_by_side("real_scene"),
     "static_scene": lambda: dynamic_scenes("static_scene"),
     "dynamic_ablations": lambda: dynamic_scenes("dynamic_ablations"),

@@ -196,9 +196,20 @@ class TestEdit:
             "domain_config": {"initial": to_dict(QUICK), "pictures": 16, "size": 48, **own},
         }
         made = VoxelEditFit(from_dict(VoxelEditRun, config), brick, PlainPrior())
+        made.begin()
         while made.share() < 1:
             made.advance()
         return made
+
+    def test_an_edit_goes_on_without_fitting_its_grid_anew(self, brick: Path, tmp_path: Path) -> None:
+        made = self.fit(brick)
+        made.save(tmp_path / "state.safetensors")
+        other = VoxelEditFit(made.run, tmp_path / "the brick is gone", PlainPrior())
+        other.restore(tmp_path / "state.safetensors")
+        assert (other.step, other.field.scale) == (made.step, made.field.scale)
+        assert torch.equal(other.frame.values(), made.frame.values())
+        for name, value in made.field.state_dict().items():
+            assert torch.equal(other.field.state_dict()[name], value), name
 
     def test_pictures_may_be_held_to_what_they_were(self, brick: Path) -> None:
         azimuth, elevation = torch.tensor([0.0, 120.0]), torch.tensor([20.0, 20.0])
@@ -207,7 +218,7 @@ class TestEdit:
             made = self.fit(brick, image_l2=weight)
             seen = [
                 made.render_of(field, azimuth, elevation, 16, torch.ones(3)).colour
-                for field in (made.initial, made.field)
+                for field in (made.field.initial(), made.field)
             ]
             moved[weight] = float((seen[1] - seen[0]).detach().square().mean())
         assert moved[100.0] < 0.3 * moved[0.0]

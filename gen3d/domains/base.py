@@ -306,6 +306,9 @@ class Fitting(Protocol):
     step: int
     seconds: float
 
+    def begin(self) -> None:
+        """What comes before the first step of a fresh run, if anything."""
+
     def share(self, max_seconds: float | None) -> float:
         """How much of it is over, in [0, 1], by steps or by time, whichever is further."""
 
@@ -318,7 +321,7 @@ class Fitting(Protocol):
     def save(self, path: Path) -> None:
         """Everything that going on needs, in one file."""
 
-    def restore(self, path: Path) -> None:
+    def restore(self, path: Path) -> Any:
         """Go on where `save` was called."""
 
     def write(self, folder: Path) -> None:

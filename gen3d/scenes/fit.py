@@ -106,6 +106,10 @@ class Descent(ABC):
     def losses(self, share: float) -> tuple[Tensor, Tensor]:
         """What people are told of a step, and what is minimised, both scalars; `share` of the run is over."""
 
+    def begin(self) -> None:
+        """What comes before the first step of a fresh run: nothing, most often."""
+        return
+
     def share(self, max_seconds: float | None = None) -> float:
         """How much of the run is over, in [0, 1], by steps or by time, whichever is further."""
         by_time = 0.0 if max_seconds is None else self.seconds / max_seconds
@@ -173,11 +177,14 @@ class Descent(ABC):
         for name, parameter in self.field.named_parameters():
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"adam.{name}.{key}"] = value
-        header = {"step": self.step, "seconds": self.seconds, "stage": self.stage}
-        checkpoint.write_tensors(path, tensors, header)
+        checkpoint.write_tensors(path, tensors, self.header())
 
-    def restore(self, path: Path) -> None:
-        """Go on where `save` was called.
+    def header(self) -> dict[str, Any]:
+        """What else going on needs, as `restore` returns it."""
+        return {"step": self.step, "seconds": self.seconds, "stage": self.stage}
+
+    def restore(self, path: Path) -> dict[str, Any]:
+        """Go on where `save` was called; returns the `header` of then.
 
         Raises:
             Gen3dError: the file is damaged or of another field.
@@ -197,6 +204,7 @@ class Descent(ABC):
             state: dict[str, Any] = dict(prefixed(f"adam.{name}."))
             if state:
                 self.optimizer.state[parameter] = state
+        return header
 
 
 class Fit(Descent):

@@ -14,7 +14,7 @@ from gen3d.domains.base import PromptedDomain
 from gen3d.domains.voxel_edit.attention import Attention
 from gen3d.domains.voxel_edit.config import VoxelEditConfig, VoxelEditRun, editing
 from gen3d.domains.voxel_edit.cut import cut
-from gen3d.domains.voxel_edit.initial import frame_of, grid_to_edit, initial_scene
+from gen3d.domains.voxel_edit.initial import BOX, Frame, frame_of, grid_to_edit, initial_scene
 from gen3d.domains.voxel_edit.options import VoxelEditOptions
 from gen3d.domains.voxel_edit.show import CELLS, EditedScene, read_edited, show_edit, write_edited
 from gen3d.errors import Gen3dError
@@ -36,15 +36,30 @@ class VoxelEditFit(Distilled):
 
     def __init__(self, run: VoxelEditRun, data: Path, prior: Any) -> None:
         torch.manual_seed(run.fit.seed)
-        scene = initial_scene(data, run.domain_config, progress=False)
-        self.frame = frame_of(scene, run.domain_config.front)
-        field = grid_to_edit(scene, self.frame, max(run.fit.resolutions))
+        field = EditedField(BOX, max(run.fit.resolutions))
         field.settled = False
         super().__init__(field, Occupancy(field.box, CELLS), as_prior(prior), run.prompt, run.fit)
-        self.run = run
+        self.run, self.data = run, data
         self.attention: Attention | None = None
-        self.initial = field.initial()
         self.drawn: tuple[Tensor, Tensor, int, Rendering] | None = None
+
+    def begin(self) -> None:
+        """Make the grid that is edited."""
+        scene = initial_scene(self.data, self.run.domain_config, progress=False)
+        self.frame = frame_of(scene, self.run.domain_config.front)
+        grid = grid_to_edit(scene, self.frame, max(self.field.shape))
+        self.field.load_state_dict(grid.state_dict())
+        self.field.scale, self.field.bias = grid.scale, grid.bias
+
+    def header(self) -> dict[str, Any]:
+        frame, field = self.frame.values().tolist(), self.field
+        return {**super().header(), "frame": frame, "scale": field.scale, "bias": field.bias}
+
+    def restore(self, path: Path) -> dict[str, Any]:
+        header = super().restore(path)
+        self.frame = Frame.of(torch.tensor(header["frame"]))
+        self.field.scale, self.field.bias = header["scale"], header["bias"]
+        return header
 
     @property
     def edits_from(self) -> float:
@@ -74,7 +89,7 @@ class VoxelEditFit(Distilled):
             return super().terms()
         azimuth, elevation, size, seen = self.drawn
         with torch.no_grad():
-            before = self.render_of(self.initial, azimuth, elevation, size, torch.ones(3))
+            before = self.render_of(self.field.initial(), azimuth, elevation, size, torch.ones(3))
         return super().terms() + weight * (seen.colour - before.colour).square().mean()
 
     def preview(self, path: Path) -> bool:
@@ -106,12 +121,11 @@ class VoxelEditFit(Distilled):
 
     def write(self, folder: Path) -> None:
         part = self.edited_points()
-        everything = torch.ones(len(self.field.density_table), dtype=torch.bool)
-        if part is not None:
-            self.field.keep_only(part)
+        if part is None:
+            part = torch.ones(len(self.field.density_table), dtype=torch.bool)
+        self.field.keep_only(part)
         reading = bool(self.field.reading)
         self.field.reading.fill_(False)
-        frame = torch.cat([self.frame.centre, torch.tensor([self.frame.radius]), self.frame.turn.flatten()])
         config = {
             "domain": VoxelEditDomain.name,
             "prompt": self.prompt,
@@ -123,7 +137,7 @@ class VoxelEditFit(Distilled):
             "fit": {"steps": self.step, "seconds": round(self.seconds, 1)},
         }
         card = f"# {self.prompt}\n\nEdited by gen3d ({self.step} steps, {self.seconds / 60:.1f} minutes).\n"
-        write_edited(folder, self.scene(), everything if part is None else part, frame, config, card)
+        write_edited(folder, self.scene(), part, self.frame.values(), config, card)
         self.field.reading.fill_(reading)
 
 

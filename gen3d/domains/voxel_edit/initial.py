@@ -27,6 +27,8 @@ from gen3d.scenes.fit import Fit
 from gen3d.scenes.scene import Scene, read_scene, scene_of
 from gen3d.scenes.viewpoints import cameras, random_view
 
+BOX = torch.tensor([3 * [-1.0], 3 * [1.0]])
+"""Of the grid that is edited, in the frame of the prior."""
 WHITE = 250
 """Of 255, from which everything counts as white."""
 EMPTY, LARGEST = -2.0, 12.0
@@ -121,6 +123,15 @@ class Frame:
     radius: float
     turn: Tensor
 
+    def values(self) -> Tensor:
+        """(13,): centre, radius and turn, one after the other."""
+        return torch.cat([self.centre, torch.tensor([self.radius]), self.turn.flatten()])
+
+    @classmethod
+    def of(cls, values: Tensor) -> "Frame":
+        """Of what `values` returned."""
+        return cls(values[:3], float(values[3]), values[4:].view(3, 3))
+
     def to_scene(self, points: Tensor) -> Tensor:
         """(P, 3) of points (P, 3) of the prior's frame."""
         return self.centre + self.radius * points @ self.turn.T
@@ -154,10 +165,9 @@ def grid_to_edit(scene: Scene, frame: Frame, resolution: int) -> EditedField:
     source = scene.field
     if not isinstance(source, VoxelField):
         raise Gen3dError(f"a {type(source).__name__} is no grid of voxels; only such scenes can be edited")
-    box = torch.tensor([3 * [-1.0], 3 * [1.0]])
     # Lengths are in units of the ball's radius now, densities per such unit.
-    made = EditedField(box, resolution, source.scale * frame.radius, source.bias)
-    grid = VoxelField(box, resolution, HarmonicsHead(0), source.scale * frame.radius, source.bias)
+    made = EditedField(BOX, resolution, source.scale * frame.radius, source.bias)
+    grid = VoxelField(BOX, resolution, HarmonicsHead(0), source.scale * frame.radius, source.bias)
     places = frame.to_scene(made.grid_points())
     low, high = source.box
     held = ((places >= low) & (places <= high)).all(1) & scene.occupancy.contains(
