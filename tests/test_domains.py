@@ -180,7 +180,7 @@ CASES = {
         {"1nna": 0.0, "cov": 100.0, "frechet": 0.0},
         # As of shapes, with as many references as samples and failed ones.
         ("1nna", lambda value: (2 * value + 100) / 3),
-        {"noise": 0.0, "shrink": 0.0},
+        {"noise": 0.0},
         codec_rate=3e-3,
         codec_steps=300,
     ),

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import trimesh
+from scipy import fft
 from skimage import color, data
 
 from gen3d import judges
@@ -16,8 +18,9 @@ from gen3d.cli import main
 from gen3d.colours import NAMED, lab, names_of, shade_of
 from gen3d.config import load_yaml
 from gen3d.diffusion.priors import GeneratorPrior
+from gen3d.domains.images.codec import COLOURS, ImageCodec, ImageConfig
 from gen3d.domains.images.compose import Composer, withheld
-from gen3d.domains.images.dataset import open_dataset
+from gen3d.domains.images.dataset import collate, open_dataset
 from gen3d.domains.images.domain import ImageDomain
 from gen3d.domains.images.metrics import frechet_distance
 from gen3d.domains.images.objects import GENERIC, Thing, read_things
@@ -227,6 +230,53 @@ class TestPictures:
         assert torch.equal(other.camera * torch.tensor([-1.0, 1, 1]), batch.camera)
 
 
+class TestCodec:
+    def test_latents_are_the_cosine_transform_of_scipy(self) -> None:
+        codec = ImageCodec(ImageConfig(size=16, latent_channels=3 * 64))
+        picture = torch.randn(1, 3, 16, 16)
+        colours = np.array(COLOURS) / np.linalg.norm(COLOURS, axis=1, keepdims=True)
+        patch = np.einsum("kc,cij->kij", colours, picture[0, :, 8:, :8].numpy())
+        want = np.sort(np.abs(fft.dctn(patch, axes=(1, 2), norm="ortho")).ravel())
+        found = codec.to_latents(picture)[0, :, 1, 0] / codec.gain.flatten()
+        assert np.allclose(np.sort(found.abs().numpy()), want, atol=1e-5)
+
+    def test_untrained_it_gives_back_what_its_waves_hold(self) -> None:
+        """All of a picture with all waves; with one, the mean brightness of each patch."""
+        picture = torch.randn(2, 3, 32, 32)
+        whole = ImageCodec(ImageConfig(size=32, latent_channels=3 * 64))
+        assert torch.allclose(whole.to_images(whole.to_latents(picture)), picture, atol=1e-4)
+        grey = ImageCodec(ImageConfig(size=32, latent_channels=1))
+        want = F.interpolate(F.avg_pool2d(picture.mean(1, keepdim=True), 8), scale_factor=8)
+        assert torch.allclose(grey.to_images(grey.to_latents(picture)), want.expand(-1, 3, -1, -1), atol=1e-5)
+
+    def test_waves_come_by_strength(self) -> None:
+        """Of a photograph, those that are kept hold several times what as many that come next do."""
+        codec = ImageCodec(ImageConfig(latent_channels=3 * 64))
+        photograph = 2 * _square(data.chelsea())[..., :296, :296] - 1
+        energy = (codec.to_latents(photograph) / codec.gain).square().mean((0, 2, 3))
+        assert energy[:23].sum() > 4 * energy[23:46].sum() > 8 * energy[-23:].sum()
+        assert torch.all(codec.gain.diff(dim=0) >= 0)
+
+    def test_more_waves_than_there_are_is_an_error(self) -> None:
+        with pytest.raises(ValueError, match="latent_channels is 193; allowed: up to 192"):
+            ImageConfig(latent_channels=193)
+
+    def test_the_decoder_learns_what_the_waves_leave_out(self) -> None:
+        torch.manual_seed(0)
+        codec = ImageCodec(ImageConfig(size=32, fine=16, coarse=32, blocks=1, noise=0.0))
+        rows = open_dataset(TINY, "train", 16)
+        batch = collate([rows[k] for k in range(8)], torch.zeros(8, 3), None)
+        optimizer = torch.optim.Adam(codec.parameters(), 0.003)
+        psnr = []
+        for _ in range(60):
+            loss, parts = codec.loss(batch, Draws(0, torch.arange(8)))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            psnr.append(float(parts["psnr"]))
+        assert psnr[-1] > psnr[0] + 0.5
+
+
 def debug() -> Any:
     return run_config(load_yaml(ROOT / "configs" / "image_debug.yaml"))
 
@@ -309,7 +359,7 @@ class TestPrior:
     def test_attention_of_words_is_read(self, checkpoint: Path) -> None:
         prior = GeneratorPrior(Generator.from_pretrained(checkpoint, "cpu"))
         told = prior.conditions(["a red knight"], None)
-        maps = prior.attention(torch.randn(1, 4, 4, 4), torch.tensor([0.3]), told)
+        maps = prior.attention(torch.randn(1, prior.channels, 4, 4), torch.tensor([0.3]), told)
         assert maps.shape == (1, len(prior.pieces("a red knight")), 4, 4)
         assert torch.allclose(maps.sum(1), torch.ones(1, 4, 4), atol=5e-3)
         assert prior.pieces("a red knight") == ["[CLS]", "a", "red", "knight", "[SEP]"]

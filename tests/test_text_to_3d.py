@@ -43,6 +43,7 @@ class TestDistilledField:
             rgb_size=16,
             learning_rate=0.1,
             pull=DistillationConfig(weight="even", guidance=1.0),
+            refine=DistillationConfig("targets", "even", guidance=1.0, prior_steps=2),
             **changes,
         )
         torch.manual_seed(0)

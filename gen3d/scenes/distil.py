@@ -29,7 +29,7 @@ SHOWN = 8
 """Views of a preview."""
 ASKED = 8
 """Pictures that a prior makes to learn how its latents look."""
-NEAR_WHITE, FAR_FROM_WHITE = 0.4, 1.0
+NEAR_WHITE, FAR_FROM_WHITE = 0.2, 0.56
 """Root mean square distance of latents from those of white, up to which they are empty and from which
 full."""
 VIEWS_IN_WORDS, PLAIN = ("front view", "side view", "back view", "overhead view"), "plain"
@@ -73,8 +73,14 @@ class DistilConfig(DescentConfig):
     """Rays along a side of a cell of latents."""
     rgb_size: int = 64
     """Pixels along a side of pictures rendered in RGB, which are then made as large as the prior's."""
-    refine_at: float = 0.8
+    refine_at: float = 0.6
     """The share of the run after which a field of latents goes on in RGB; 1 for never."""
+    refine: DistillationConfig = field(
+        default_factory=lambda: DistillationConfig(
+            "targets", "even", guidance=4.0, noise=(0.2, 0.6), anneal="linear"
+        )
+    )
+    """How the prior pulls then; annealing begins anew."""
     sparsity: float = 0.02
     """Weight of the entropy of the opacity of rays (Latent-NeRF)."""
     silhouette: float = 0.3
@@ -141,7 +147,10 @@ class Distilled(Descent):
         azimuth, elevation = places.unbind(1)
         latents, opacity = self._latents(azimuth, elevation)
         told, untold = self.conditions(azimuth, elevation)
-        found = pull(self.prior, latents, told, untold, config.pull, share, self.generator)
+        how, over = config.pull, share
+        if self.look is not None and not self.in_latents:
+            how, over = config.refine, (share - config.refine_at) / (1 - config.refine_at)
+        found = pull(self.prior, latents, told, untold, how, over, self.generator)
         if not bool(found.gradient.isfinite().all()):
             raise Gen3dError(
                 f"the prior's gradient is not finite after {self.step} steps; what there is is kept"
