@@ -6,8 +6,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from gen3d.errors import Gen3dError
 
@@ -46,12 +45,14 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 def read_arrays(
     source: str | Path, split: str, names: Sequence[str], domain: str
-) -> tuple[Path, dict[str, np.ndarray]]:
+) -> tuple[Path, dict[str, Any]]:
     """Named arrays of prepared data, from `SPLIT.npz` of a folder or from one file, and where they were.
 
     Raises:
         Gen3dError: nothing is there, or something else than `gen3d prepare` makes for the domain.
     """
+    import numpy as np  # not above: `--help` imports this module
+
     path = Path(source)
     path = path / f"{split}.npz" if path.is_dir() else path
     try:

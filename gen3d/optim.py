@@ -30,14 +30,21 @@ class Muon(torch.optim.Optimizer):
         lr: learning rate, on AdamW's scale.
         momentum: decay rate of the momentum.
         weight_decay: decoupled decay.
+        half: whether to multiply in bf16 where that is native; results then depend on the order of sums.
 
     Raises:
         ValueError: a parameter that is no matrix.
     """
 
     def __init__(
-        self, params: Iterable[Any], lr: float = 1e-3, momentum: float = 0.95, weight_decay: float = 0.0
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+        half: bool = True,
     ) -> None:
+        self.half = half
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         for group in self.param_groups:
             for parameter in group["params"]:
@@ -72,7 +79,8 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_lerp_(averages, gradients, 1 - momentum)
         # Of sharded matrices, every process takes all the directions and keeps its part.
         ahead = torch.stack([whole(m) for m in torch._foreach_lerp(gradients, averages, momentum)])
-        moves = orthogonalise(ahead.bfloat16() if native_bf16(ahead.device) else ahead).to(ahead)
+        half = self.half and native_bf16(ahead.device)
+        moves = orthogonalise(ahead.bfloat16() if half else ahead).to(ahead)
         length = lr * ADAM_RMS * max(ahead.shape[-2:]) ** 0.5
         torch._foreach_mul_(parameters, 1 - lr * weight_decay)
         parts = [spread_like(move, p) for move, p in zip(moves, parameters, strict=True)]

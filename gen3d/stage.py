@@ -159,7 +159,7 @@ def make_optimizers(parameters: dict[str, nn.Parameter], config: TrainConfig) ->
         torch.optim.AdamW([g for g in groups if g["params"]], betas=config.betas, fused=True)
     ]
     if blocks:
-        made.append(Muon(blocks, weight_decay=config.weight_decay))
+        made.append(Muon(blocks, weight_decay=config.weight_decay, half=config.precision != "fp32"))
     return made
 
 

@@ -27,8 +27,8 @@ CELLS = 48
 """Along a side of the grid that spares rendering empty space."""
 SHOWN = 8
 """Views of a preview."""
-ASKED = 8
-"""Pictures that a prior makes to learn how its latents look."""
+ASKED, PLAIN_PICTURES = 8, 32
+"""Pictures that a prior makes to learn how its latents look, and plain ones that count as much together."""
 NEAR_WHITE, FAR_FROM_WHITE = 0.2, 0.56
 """Root mean square distance of latents from those of white, up to which they are empty and from which
 full."""
@@ -291,7 +291,8 @@ def look_of(prior: ImagePrior, prompt: str, seed: int, steps: int = 12) -> Tenso
     """(3, c + 1): the linear map from latents, with a 1 at their end, to the mean colour of their cell.
 
     Fitted to pictures that the prior makes of the prompt, by DDIM (arXiv 2010.02502), as Latent-NeRF's matrix
-    was to pictures of Stable Diffusion.
+    was to pictures of Stable Diffusion; and to plain pictures of all colours, as those of one prompt may have
+    but one.
     """
     generator = torch.Generator().manual_seed(seed)
     random = np.random.default_rng(seed)
@@ -310,6 +311,12 @@ def look_of(prior: ImagePrior, prompt: str, seed: int, steps: int = 12) -> Tenso
     pictures = prior.decode(clean)
     colours = F.adaptive_avg_pool2d(pictures, prior.cells).permute(0, 2, 3, 1).reshape(-1, 3)
     latents = clean.permute(0, 2, 3, 1).reshape(-1, prior.channels)
+    plain = torch.rand(PLAIN_PICTURES, 3, generator=generator)
+    shown = plain[:, :, None, None].expand(-1, -1, prior.size, prior.size)
+    middle = prior.encode(shown)[:, :, prior.cells // 2, prior.cells // 2]
+    share = len(latents) // PLAIN_PICTURES
+    latents = torch.cat([latents, middle.repeat(share, 1)])
+    colours = torch.cat([colours, plain.repeat(share, 1)])
     known = torch.cat([latents, torch.ones(len(latents), 1)], 1)
     ridge = 1e-3 * len(known) * torch.eye(known.shape[1])
     return torch.linalg.solve(known.T @ known + ridge, known.T @ colours).T
