@@ -73,11 +73,11 @@ class DistilConfig(DescentConfig):
     """Rays along a side of a cell of latents."""
     rgb_size: int = 64
     """Pixels along a side of pictures rendered in RGB, which are then made as large as the prior's."""
-    refine_at: float = 0.6
+    refine_at: float = 0.8
     """The share of the run after which a field of latents goes on in RGB; 1 for never."""
     refine: DistillationConfig = field(
         default_factory=lambda: DistillationConfig(
-            "targets", "even", guidance=4.0, noise=(0.2, 0.6), anneal="linear"
+            "targets", "even", guidance=1.5, noise=(0.2, 0.6), anneal="linear"
         )
     )
     """How the prior pulls then; annealing begins anew."""
