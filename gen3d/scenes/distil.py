@@ -149,7 +149,8 @@ class Distilled(Descent):
         told, untold = self.conditions(azimuth, elevation)
         how, over = config.pull, share
         if self.look is not None and not self.in_latents:
-            how, over = config.refine, (share - config.refine_at) / (1 - config.refine_at)
+            # More minutes for a run that goes on make its share less than it was.
+            how, over = config.refine, max(0.0, share - config.refine_at) / (1 - config.refine_at)
         found = pull(self.prior, latents, told, untold, how, over, self.generator)
         if not bool(found.gradient.isfinite().all()):
             raise Gen3dError(
