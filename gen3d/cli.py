@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from gen3d import __version__, domains
+from gen3d import __version__, domains, heap
 from gen3d.errors import Gen3dError
 from gen3d.flags import dotted_overrides, flag_names, flag_value, parse_flags
 from gen3d.verbs import VERBS, Prepare, Sample, Train
@@ -30,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.showwarning = _show_warning
     try:
         command = parse(sys.argv[1:] if argv is None else argv)
+        heap.keep_freed()
         command.run()
         sys.stdout.flush()
     except Gen3dError as error:

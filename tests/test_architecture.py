@@ -30,6 +30,7 @@ FLOORS = [
         "sets",
         "moments",
         "parallel",
+        "heap",
         "media",
         "tokens",
         "checkpoint",

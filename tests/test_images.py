@@ -254,27 +254,26 @@ class TestCodec:
         codec = ImageCodec(ImageConfig(latent_channels=3 * 64))
         photograph = 2 * _square(data.chelsea())[..., :296, :296] - 1
         energy = (codec.to_latents(photograph) / codec.gain).square().mean((0, 2, 3))
-        assert energy[:23].sum() > 4 * energy[23:46].sum() > 8 * energy[-23:].sum()
+        assert energy[:24].sum() > 4 * energy[24:48].sum() > 8 * energy[-24:].sum()
         assert torch.all(codec.gain.diff(dim=0) >= 0)
 
     def test_more_waves_than_there_are_is_an_error(self) -> None:
         with pytest.raises(ValueError, match="latent_channels is 193; allowed: up to 192"):
             ImageConfig(latent_channels=193)
 
-    def test_the_decoder_learns_what_the_waves_leave_out(self) -> None:
-        torch.manual_seed(0)
-        codec = ImageCodec(ImageConfig(size=32, fine=16, coarse=32, blocks=1, noise=0.0))
-        rows = open_dataset(TINY, "train", 16)
-        batch = collate([rows[k] for k in range(8)], torch.zeros(8, 3), None)
-        optimizer = torch.optim.Adam(codec.parameters(), 0.003)
-        psnr = []
-        for _ in range(60):
-            loss, parts = codec.loss(batch, Draws(0, torch.arange(8)))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            psnr.append(float(parts["psnr"]))
-        assert psnr[-1] > psnr[0] + 0.5
+    def test_what_it_gives_back_is_the_nearest_that_its_waves_can_make(self) -> None:
+        """A projection: what is missing is orthogonal to all that the waves make."""
+        codec = ImageCodec(ImageConfig(size=32))
+        picture = torch.randn(2, 3, 32, 32)
+        kept = codec.to_images(codec.to_latents(picture))
+        assert torch.allclose(codec.to_images(codec.to_latents(kept)), kept, atol=1e-5)
+        other = codec.to_images(torch.randn(2, codec.config.latent_channels, 4, 4))
+        assert abs(((picture - kept) * other).sum()) < 1e-3 * (picture * other).abs().sum()
+
+    def test_training_it_is_an_error(self) -> None:
+        batch = collate([open_dataset(TINY, "train", 16)[0]], torch.zeros(1, 3), None)
+        with pytest.raises(Gen3dError, match="need no codec to be trained; set train.codec_steps to 0"):
+            ImageCodec(ImageConfig(size=32)).loss(batch, Draws(0, torch.arange(1)))
 
 
 def debug() -> Any:

@@ -11,7 +11,7 @@ from torch import nn
 from gen3d.config import from_dict, to_dict
 from gen3d.errors import Gen3dError
 from gen3d.nn.attention import Geometry, GlobalMixer, SelfAttention, WindowMixer
-from gen3d.nn.embeddings import distance_basis, drop_conditions
+from gen3d.nn.embeddings import SentenceEmbedding, distance_basis, drop_conditions
 from gen3d.nn.transformer import DiffusionTransformer, RMSNorm, TransformerConfig, preset
 
 BATCH, TOKENS, CHANNELS, AXES = 3, 7, 5, 3
@@ -280,6 +280,16 @@ def test_ways_to_give_no_condition(inputs):
         torch.testing.assert_close(without[1:], given[1:])
     cond["text"] = text.masked_fill(~cond["text_mask"][..., None], math.nan)
     torch.testing.assert_close(model(x, t, cond=cond), given)
+
+
+def test_a_text_is_told_as_a_whole_by_the_mean_of_its_real_tokens():
+    layer = SentenceEmbedding(4, 3)
+    text, mask = torch.randn(2, 5, 4), torch.arange(5)[None] < torch.tensor([3, 0])[:, None]
+    assert not layer(text, mask).any()
+    torch.nn.init.normal_(layer.out.weight)
+    mean = text[0, :3].mean(0)
+    expected = layer.out.weight @ (2 * mean / mean.norm())
+    torch.testing.assert_close(layer(text, mask), torch.stack([expected, torch.zeros(3)]))
 
 
 def test_missing_self_condition_is_zero(inputs):

@@ -111,8 +111,25 @@ class ClassEmbedding(nn.Module):
         return self.table(index.masked_fill(index == NULL, self.count))
 
 
+class SentenceEmbedding(nn.Module):
+    """A text as a whole, (B, L, E) with mask (B, L) -> (B, D), zero at initialisation and for no text.
+
+    The mean of the token vectors, brought to one length, is the sentence vector of the encoders that we use
+    (Sentence-BERT, arXiv 1908.10084). Beside cross-attention it lets nouns act on whole pictures (SDXL, arXiv
+    2307.01952).
+    """
+
+    def __init__(self, text_width: int, width: int):
+        super().__init__()
+        self.out = ZeroLinear(text_width, width, bias=False)
+
+    def forward(self, text: Tensor, mask: Tensor) -> Tensor:
+        total = text.masked_fill(~mask[..., None], 0.0).sum(1)
+        return self.out(nn.functional.normalize(total, dim=-1) * text.shape[-1] ** 0.5)
+
+
 class ConditionEmbedding(nn.Module):
-    """The sum of the embedded time, the step size where it is told, and all class, scalar and vector
+    """The sum of the embedded time, the step size where it is told, and all class, scalar, vector and text
     conditions.
 
     Conditions that are absent from the dictionary count as null, an absent step as infinitely small.
@@ -125,6 +142,7 @@ class ConditionEmbedding(nn.Module):
         scalars: tuple[str, ...],
         steps: bool = False,
         vectors: dict[str, int] | None = None,
+        text_width: int = 0,
     ):
         super().__init__()
         self.sizes = dict(vectors or {})
@@ -133,6 +151,7 @@ class ConditionEmbedding(nn.Module):
         self.classes = nn.ModuleDict({k: ClassEmbedding(k, count, width) for k, count in classes.items()})
         self.scalars = nn.ModuleDict({k: ScalarEmbedding(width) for k in scalars})
         self.vectors = nn.ModuleDict({k: VectorEmbedding(size, width) for k, size in self.sizes.items()})
+        self.sentence = SentenceEmbedding(text_width, width) if text_width else None
 
     def forward(self, t: Tensor, cond: Conditions, step: Tensor | None = None) -> Tensor:
         """Vectors (B, 1, D) for times (B,), (B, N, D) for times (B, N); step sizes are (B,)."""
@@ -155,6 +174,8 @@ class ConditionEmbedding(nn.Module):
                 torch.full((batch, self.sizes[name]), math.nan, device=t.device) if value is None else value
             )
             signal = signal + embed(value)[:, None]
+        if self.sentence is not None and "text" in cond:
+            signal = signal + self.sentence(cond["text"], cond["text_mask"])[:, None]
         return signal
 
 

@@ -185,7 +185,7 @@ class DiffusionTransformer(Network):
         if config.self_conditioning:
             self.embed_self = nn.Linear(config.channels, width, bias=False)
         self.conditions = ConditionEmbedding(
-            width, config.classes, config.scalars, config.step_input, config.vectors
+            width, config.classes, config.scalars, config.step_input, config.vectors, config.text_width
         )
         if config.modulation == "single":
             self.modulation = ZeroLinear(width, 6 * width)

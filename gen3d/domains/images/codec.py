@@ -1,10 +1,8 @@
-"""The autoencoder of pictures: between (3, S, S) and some channels on a grid 8 times as coarse.
+"""The codec of pictures: between (3, S, S) and some channels on a grid 8 times as coarse.
 
-Latents are the strongest waves of the cosine transform of 8 x 8 pixels that JPEG uses. They need no training,
-are linear in the picture, and a transformer that predicts clean data bears their number (arXiv 2511.13720).
-The decoder adds to the waves what convolutions learn to see in their neighbourhood. Like the autoencoder of
-latent diffusion (arXiv 2112.10752) otherwise, but with no adversary and no perceptual network, whose weights
-would have to come from elsewhere; edges are compared instead.
+Latents are the strongest waves of the cosine transform of 8 x 8 pixels that JPEG uses. They are linear in the
+picture and need no training, and a transformer that predicts clean data bears their number (arXiv 2511.13720).
+What learnt autoencoders and decoders lose against them is told in `docs/lab-notes.md`.
 """
 
 from collections.abc import Sequence
@@ -12,27 +10,26 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from gen3d.config import require_at_least
 from gen3d.domains.base import ChannelGroup, Codec
 from gen3d.domains.images.dataset import ViewBatch
 from gen3d.draws import Draws
+from gen3d.errors import Gen3dError
 from gen3d.tokens import Tokens
 
 SHRINK = 8
 """Pixels along a side of a cell of latents."""
-FOLD = 4
-"""Pixels along a side that the last layers of the decoder fill from one place."""
 COLOURS = ((1, 1, 1), (1, 0, -1), (1, -2, 1))
 """Directions of brightness and of two differences of colours."""
 WEAKER = (0, 2, 5)
 """How much later than brightness the colours come in the order of waves."""
 COARSER = (1, 9, 9)
 """Factors of squared frequencies in that order."""
-SPREAD = 0.4
+SPREAD = 0.3
 """Root mean square of latents that the transformer sees. Means of cells, what silhouettes are made of, get a
-deviation of 1.5 by it, so that they are decided at middle noise levels."""
+deviation of 1.4 by it, so that they are decided at middle noise levels."""
 WORDS = 8192
 """Bytes of the words that a checkpoint knows."""
 
@@ -47,32 +44,18 @@ class ImageConfig:
 
     size: int = 128
     """S, pixels along a side."""
-    latent_channels: int = 23
+    latent_channels: int = 48
     """Waves kept of a cell of 8 x 8 pixels."""
     patch: int = 2
     """Cells along a side of a token of the transformer."""
-    fine: int = 64
-    """Channels at 4 x 4 pixels."""
-    coarse: int = 128
-    """Channels at 8 x 8 pixels."""
-    blocks: int = 2
-    """Residual blocks at each of the two."""
-    noise: float = 0.05
-    """Deviation of the noise that the decoder learns to bear."""
-    edges: float = 1.0
-    """Weight of the differences of neighbouring pixels."""
 
     def __post_init__(self) -> None:
-        require_at_least(1, self, "latent_channels", "patch", "blocks")
-        require_at_least(0, self, "noise", "edges")
+        require_at_least(1, self, "latent_channels", "patch")
         step = SHRINK * self.patch
         if self.size < step or self.size % step:
             raise ValueError(f"size is {self.size}; allowed: multiples of {step}")
         if self.latent_channels > 3 * SHRINK**2:
             raise ValueError(f"latent_channels is {self.latent_channels}; allowed: up to {3 * SHRINK**2}")
-        for name in ("fine", "coarse"):
-            if getattr(self, name) < 8 or getattr(self, name) % 8:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed: multiples of 8")
 
 
 class ImageCodec(Codec):
@@ -92,19 +75,6 @@ class ImageCodec(Codec):
         self.config = config
         self.channels = config.latent_channels * config.patch**2
         self.side = config.size // SHRINK // config.patch
-        fine, coarse, pixels = config.fine, config.coarse, FOLD * FOLD
-        self.decoder = nn.Sequential(
-            nn.Conv2d(config.latent_channels, coarse, 3, padding=1),
-            *(_Residual(coarse) for _ in range(config.blocks)),
-            nn.Upsample(scale_factor=2),
-            nn.Conv2d(coarse, fine, 3, padding=1),
-            *(_Residual(fine) for _ in range(config.blocks)),
-            _normed(fine),
-            nn.Conv2d(fine, 16 * pixels, 3, padding=1),
-            nn.PixelShuffle(FOLD),
-            nn.SiLU(),
-            _silent(nn.Conv2d(16, 3, 3, padding=1)),
-        )
         waves, gain = cosine_waves(config.latent_channels)
         self.register_buffer("waves", waves, persistent=False)
         self.register_buffer("gain", gain, persistent=False)
@@ -120,7 +90,7 @@ class ImageCodec(Codec):
 
     def to_images(self, latents: Tensor) -> Tensor:
         """Pictures (B, 3, 8 s, 8 s) from -1 to 1 of latents (B, c, s, s), of any size."""
-        return F.conv_transpose2d(latents, self.waves / self.gain, stride=SHRINK) + self.decoder(latents)
+        return F.conv_transpose2d(latents, self.waves / self.gain, stride=SHRINK)
 
     def to_tokens(self, latents: Tensor) -> Tensor:
         """(B, N, C) of latents (B, c, s, s)."""
@@ -140,19 +110,7 @@ class ImageCodec(Codec):
         return self.to_images(self.from_tokens(tokens.x))
 
     def loss(self, batch: ViewBatch, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
-        latents = self.to_latents(batch.images)
-        noise = draws.normal("latent", *latents.shape[1:]).to(latents)
-        made = self.to_images(latents + self.config.noise * noise).float()
-        pixels = (made - batch.images).abs().mean()
-        edges = torch.stack([_edges(made, batch.images, scale) for scale in (1, 2, 4)]).mean()
-        total = pixels + self.config.edges * edges
-        mse = (made.clamp(-1, 1) - batch.images).square().mean((1, 2, 3))
-        parts = {
-            "pixels": pixels,
-            "edges": edges,
-            "psnr": (10 * (4 / mse).log10()).mean(),
-        }
-        return total, {name: value.detach() for name, value in parts.items()}
+        raise Gen3dError("latents of pictures need no codec to be trained; set train.codec_steps to 0")
 
     def tell(self, words: Sequence[str]) -> None:
         """Keep the words of the captions, as many as there is room for."""
@@ -187,31 +145,3 @@ def cosine_waves(count: int) -> tuple[Tensor, Tensor]:
     colour, row, column = torch.unravel_index(chosen, order.shape)
     waves = torch.einsum("kc,ki,kj->kcij", colours[colour], wave[row], wave[column])
     return waves, (1 + order.flatten()[chosen]).sqrt()[:, None, None, None] / SHRINK
-
-
-def _silent(layer: nn.Conv2d) -> nn.Conv2d:
-    """A layer that says nothing at first."""
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-    return layer
-
-
-class _Residual(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        first, second = nn.Conv2d(width, width, 3, padding=1), _silent(nn.Conv2d(width, width, 3, padding=1))
-        self.layers = nn.Sequential(_normed(width), first, _normed(width), second)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x)
-
-
-def _normed(width: int) -> nn.Sequential:
-    return nn.Sequential(nn.GroupNorm(8, width), nn.SiLU())
-
-
-def _edges(made: Tensor, true: Tensor, scale: int) -> Tensor:
-    """Mean absolute difference of the differences of neighbouring pixels, of pictures made so much
-    smaller."""
-    difference = F.avg_pool2d(made - true, scale) if scale > 1 else made - true
-    return (difference.diff(dim=2).abs().mean() + difference.diff(dim=3).abs().mean()) / 2
