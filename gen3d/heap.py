@@ -1,16 +1,16 @@
 """Memory that tensors leave behind, kept for the next ones.
 
-The C library of Linux asks the system for every large block and gives it back when it is freed; the system clears
-each page anew. Tensors of some megabytes that come and go at every step of a sampler spend two fifths of the time on
-that (`benchmarks/heap.json`).
+The C library of Linux asks the system for every large block and gives it back when it is freed; the system
+clears each page anew. Where tensors of some megabytes come and go at every step of a sampler, up to two
+fifths of the time are spent on that (`benchmarks/heap.json`).
 """
 
 import ctypes
 import sys
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
-"""Parameters of `mallopt` (malloc.h): bytes free at the top above which they go back, and the number of blocks that
-may be mapped on their own."""
+"""Parameters of `mallopt` (malloc.h): bytes free at the top above which they go back, and the number of
+blocks that may be mapped on their own."""
 LARGEST = 2**31 - 1
 """That it takes: two gigabytes may stay at the top."""
 

@@ -21,14 +21,13 @@ from gen3d.errors import Gen3dError
 from gen3d.files import atomic_write
 from gen3d.generator import Generator
 from gen3d.run_config import check_same_run
+from gen3d.scenes.distil import STABLE
 from gen3d.train import STATE, stop_signal
 
 SAVE_EVERY = 60.0
 """Seconds of fitting between saves."""
 DRAWN_EVERY = 15.0
 """Seconds of fitting between previews."""
-STABLE = "stable-diffusion:"
-"""What the names of pipelines of diffusers begin with."""
 MEASURED = 10
 """How many times in a run, evenly, its quality is measured and written down."""
 

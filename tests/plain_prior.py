@@ -15,7 +15,8 @@ class PlainPrior:
     Its latents are the pictures, made smaller, from -1 to 1; the truth about it is known.
     """
 
-    channels, cells, size, knows_cameras, before_white = 3, 16, 32, False, True
+    channels, cells, size = 3, 16, 32
+    knows_cameras, before_white, in_colours = False, True, False
     guidance = 1.0
 
     def conditions(self, prompts: list[str], directions: Tensor | None) -> Conditions:
@@ -30,6 +31,9 @@ class PlainPrior:
 
     def schedule(self, u: Tensor) -> tuple[Tensor, Tensor]:
         return 1 - u, u
+
+    def limited(self, clean: Tensor) -> Tensor:
+        return clean
 
     def disc(self, colour: Tensor) -> Tensor:
         axis = (torch.arange(self.cells) + 0.5) * 2 / self.cells - 1

@@ -21,7 +21,9 @@ SHAPE = (2, 3, 4)
 class GaussianPrior:
     """Latents that are normal about a mean that is told, of a deviation s: everything is known of it."""
 
-    channels, cells, size, knows_cameras, before_white = 2, 4, 32, False, False
+    channels, cells, size = 2, 4, 32
+    knows_cameras = before_white = in_colours = False
+    most = math.inf
     guidance = 1.0
 
     def __init__(self, deviation: float) -> None:
@@ -38,6 +40,9 @@ class GaussianPrior:
         mean = conditions["mean"].view(-1, 1, 1, 1)
         share = alpha * self.s**2 / (alpha**2 * self.s**2 + sigma**2)
         return mean + share * (noisy - alpha * mean)
+
+    def limited(self, clean: Tensor) -> Tensor:
+        return clean.clamp(max=self.most)
 
 
 def expected(x: float, mean: float, u: float, s: float) -> float:
@@ -60,6 +65,18 @@ def test_sds_is_the_score_of_the_noised_prior(u: float, weight: Any) -> None:
     want = factor * expected(1.3, 0.4, u, 0.7)
     # Four standard errors of the mean of what is random in it.
     assert found.gradient.mean().item() == pytest.approx(want, abs=4 * factor / math.sqrt(16_000))
+
+
+def test_guidance_ends_at_what_can_be_seen() -> None:
+    """Towards the limit that the prior names, not beyond, in one step as in several."""
+    prior = GaussianPrior(0.7)
+    prior.most = 2.0
+    x = torch.full((2, 1, 2, 2), 1.3)
+    told, untold = prior.conditions(2 * ["4"], None), prior.conditions(2 * [""], None)
+    for kind, steps in (("targets", 1), ("targets", 3), ("sds", 1)):
+        config = DistillationConfig(kind, "even", guidance=50.0, noise=(0.8, 0.8), prior_steps=steps)
+        found = pull(prior, x, told, untold, config, 0.0, torch.Generator().manual_seed(0))
+        torch.testing.assert_close(found.clean, torch.full_like(x, 2.0))
 
 
 @pytest.mark.parametrize("u", [0.2, 0.6])

@@ -272,7 +272,7 @@ class TestCodec:
 
     def test_training_it_is_an_error(self) -> None:
         batch = collate([open_dataset(TINY, "train", 16)[0]], torch.zeros(1, 3), None)
-        with pytest.raises(Gen3dError, match="need no codec to be trained; set train.codec_steps to 0"):
+        with pytest.raises(Gen3dError, match="latents of pictures need no codec"):
             ImageCodec(ImageConfig(size=32)).loss(batch, Draws(0, torch.arange(1)))
 
 
@@ -354,6 +354,13 @@ class TestPrior:
         # In bf16 where the processor has it: 8 bits.
         made = prior.denoise(latents, u, told)
         assert torch.allclose(made, generator.codec.from_tokens(want), atol=0.02)
+
+    def test_colours_that_do_not_exist_become_the_nearest(self, checkpoint: Path) -> None:
+        prior = GeneratorPrior(Generator.from_pretrained(checkpoint, "cpu"))
+        latents = prior.encode(torch.tensor([1.7, -0.3, 0.4]).view(1, 3, 1, 1).expand(-1, -1, 32, 32))
+        want = prior.encode(torch.tensor([1.0, 0.0, 0.4]).view(1, 3, 1, 1).expand(-1, -1, 32, 32))
+        assert torch.allclose(prior.limited(latents), want, atol=1e-4)
+        assert torch.allclose(prior.limited(want), want, atol=1e-4)
 
     def test_attention_of_words_is_read(self, checkpoint: Path) -> None:
         prior = GeneratorPrior(Generator.from_pretrained(checkpoint, "cpu"))

@@ -24,8 +24,8 @@ class GeneratorPrior:
         Gen3dError: a generator of something else.
     """
 
-    knows_cameras = before_white = True
-    guidance = 10.0
+    knows_cameras = before_white = in_colours = True
+    guidance = 5.0
 
     def __init__(self, generator: Any) -> None:
         if generator.config.domain != "image":
@@ -60,6 +60,9 @@ class GeneratorPrior:
         with autocast(tokens.device, native_bf16(tokens.device)):
             clean = self._denoiser(len(noisy), conditions)(tokens, 1 - u)
         return self._grid(clean.float())
+
+    def limited(self, clean: Tensor) -> Tensor:
+        return self.encode(self.decode(clean))
 
     def pieces(self, prompt: str) -> list[str]:
         """The tokens of a prompt, one for each row of its vectors."""

@@ -32,7 +32,7 @@ class StableDiffusionPrior:
             autoencoder makes.
     """
 
-    knows_cameras = before_white = False
+    knows_cameras = before_white = in_colours = False
     guidance = 100.0
 
     def __init__(self, pipeline: Any) -> None:
@@ -118,6 +118,9 @@ class StableDiffusionPrior:
         if self.kind == "v_prediction":
             return alpha * noisy - sigma * made
         return (noisy - sigma * made) / alpha
+
+    def limited(self, clean: Tensor) -> Tensor:
+        return clean
 
     def attention(self, noisy: Tensor, u: Tensor, conditions: Conditions) -> Tensor:
         """(B, L, s, s): how much each cell looks at each of the L tokens of its text, the mean over layers

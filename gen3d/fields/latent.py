@@ -1,7 +1,8 @@
 """Fields whose colours are latents of a prior of pictures, and become colours that one sees (Latent-NeRF).
 
 arXiv 2211.07600: a field is rendered into the latents that a prior works on, so that no step goes through an
-autoencoder. A linear map turns latents into colours; refinement begins with it and goes on in RGB.
+autoencoder. A linear map turns latents into colours; refinement begins with it and goes on in RGB. Where
+latents are colours in other coordinates, a field holds colours from the start.
 """
 
 import torch
@@ -45,6 +46,11 @@ class Look(nn.Module):
     @property
     def channels(self) -> int:
         return 3 if self.in_rgb else self.latent_channels
+
+    def of_colours(self) -> None:
+        """From now on what is stored are three colours, from the middle grey."""
+        self.to_rgb.copy_(torch.tensor([[1, 0, 0, 0.5], [0, 1, 0, 0.5], [0, 0, 1, 0.5]]))
+        self.in_rgb.fill_(True)
 
     def forward(self, latents: Tensor) -> Tensor:
         """(P, channels) of latents (P, c)."""

@@ -29,11 +29,13 @@ SHOWN = 8
 """Views of a preview."""
 ASKED, PLAIN_PICTURES = 8, 32
 """Pictures that a prior makes to learn how its latents look, and plain ones that count as much together."""
-NEAR_WHITE, FAR_FROM_WHITE = 0.2, 0.56
-"""Root mean square distance of latents from those of white, up to which they are empty and from which
+NEAR_WHITE, FAR_FROM_WHITE = 0.05, 0.15
+"""Largest distance of the three colours from white, up to which a pixel is empty and from which it is
 full."""
 VIEWS_IN_WORDS, PLAIN = ("front view", "side view", "back view", "overhead view"), "plain"
 """What prompts are told beside themselves, and the name of them as they are."""
+STABLE = "stable-diffusion:"
+"""What the names of pipelines of diffusers begin with, as priors."""
 FAINTEST = 1e-5
 """Opacities are kept so far from 0 and 1 in the sparsity loss."""
 
@@ -51,7 +53,7 @@ class TextPriorConfig:
 class DistilConfig(DescentConfig):
     """How a field is fitted to a prior."""
 
-    steps: int = 1200
+    steps: int = 600
     """Steps of Adam; fewer where --max-minutes ends the run."""
     learning_rate: float = 0.03
     """At the start."""
@@ -65,20 +67,23 @@ class DistilConfig(DescentConfig):
     """Steps of a ray along a side of the box."""
     penalties: dict[str, float] = field(default_factory=lambda: {"density_variation": 0.01})
     """Weights of the field's penalties, by name."""
-    pull: DistillationConfig = field(default_factory=DistillationConfig)
+    pull: DistillationConfig = field(
+        default_factory=lambda: DistillationConfig("targets", "even", noise=(0.5, 0.95), prior_steps=1)
+    )
     """How the prior pulls."""
     views: int = 4
-    """Pictures of one step, in latent space; of one in RGB, a quarter."""
+    """Pictures of one step in latents."""
+    rgb_views: int = 2
+    """Pictures of one step in RGB."""
     fine: int = 1
     """Rays along a side of a cell of latents."""
-    rgb_size: int = 64
+    rgb_size: int = 48
     """Pixels along a side of pictures rendered in RGB, which are then made as large as the prior's."""
-    refine_at: float = 0.8
-    """The share of the run after which a field of latents goes on in RGB; 1 for never."""
+    refine_at: float = 0.6
+    """The share of the run after which a field of latents goes on in RGB, and the prior pulls as `refine`
+    says; 1 for never."""
     refine: DistillationConfig = field(
-        default_factory=lambda: DistillationConfig(
-            "targets", "even", guidance=1.5, noise=(0.2, 0.6), anneal="linear"
-        )
+        default_factory=lambda: DistillationConfig("targets", "even", noise=(0.5, 0.8), prior_steps=2)
     )
     """How the prior pulls then; annealing begins anew."""
     sparsity: float = 0.02
@@ -93,7 +98,7 @@ class DistilConfig(DescentConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_at_least(1, self, "views", "fine", "rgb_size")
+        require_at_least(1, self, "views", "rgb_views", "fine", "rgb_size")
         require_at_least(0, self, "sparsity", "silhouette")
         if not 0 < self.refine_at <= 1:
             raise ValueError(f"refine_at is {self.refine_at}; allowed: above 0, at most 1")
@@ -126,7 +131,9 @@ class Distilled(Descent):
         self.told = _told(prior, self.prompt, config.tell_view)
         self.white = _white(prior)
         self.look: Look | None = getattr(field_, "look", None)
-        if self.look is not None:
+        if self.look is not None and prior.in_colours:
+            self.look.of_colours()
+        elif self.look is not None:
             self.look.to_rgb.copy_(look_of(prior, self.prompt, config.seed))
 
     @property
@@ -139,18 +146,18 @@ class Distilled(Descent):
 
     def losses(self, share: float) -> tuple[Tensor, Tensor]:
         config = self.config
-        if self.look is not None and self.in_latents and share >= config.refine_at:
+        refining = share >= config.refine_at
+        if self.look is not None and refining:
             self.look.in_rgb.fill_(True)
-        count = config.views if self.in_latents else max(1, config.views // 4)
+        count = config.views if self.in_latents else config.rgb_views
         random = np.random.default_rng([config.seed, self.step])
         places = torch.tensor([random_view(random) for _ in range(count)], dtype=torch.float32)
         azimuth, elevation = places.unbind(1)
         latents, opacity = self._latents(azimuth, elevation)
         told, untold = self.conditions(azimuth, elevation)
         how, over = config.pull, share
-        if self.look is not None and not self.in_latents:
-            # More minutes for a run that goes on make its share less than it was.
-            how, over = config.refine, max(0.0, share - config.refine_at) / (1 - config.refine_at)
+        if refining and config.refine_at < 1:
+            how, over = config.refine, (share - config.refine_at) / (1 - config.refine_at)
         found = pull(self.prior, latents, told, untold, how, over, self.generator)
         if not bool(found.gradient.isfinite().all()):
             raise Gen3dError(
@@ -163,16 +170,17 @@ class Distilled(Descent):
         return found.gradient.square().mean(), loss + self.penalties() + self.terms()
 
     def _silhouette(self, clean: Tensor, opacity: Tensor) -> Tensor:
-        """Cross entropy of opacities (rays,) and of how far clean latents (B, c, s, s) are from white.
+        """Cross entropy of opacities (rays,) and of how far pictures of clean latents (B, c, s, s) are from
+        white.
 
         Without it a field may as well paint white what should be empty. Not in the papers, whose priors know
         any background.
         """
-        away = (clean - self.white.view(1, -1, 1, 1)).square().mean(1).sqrt()
-        wanted = ((away - NEAR_WHITE) / (FAR_FROM_WHITE - NEAR_WHITE)).clamp(0, 1)
+        away = 1 - self.prior.decode(clean).amin(1)
+        full = ((away - NEAR_WHITE) / (FAR_FROM_WHITE - NEAR_WHITE)).clamp(0, 1)
         side = round((len(opacity) / len(clean)) ** 0.5)
-        seen = F.adaptive_avg_pool2d(opacity.view(len(clean), side, side), self.prior.cells)
-        return F.binary_cross_entropy(seen.clamp(FAINTEST, 1 - FAINTEST), wanted)
+        seen = opacity.view(len(clean), side, side).clamp(FAINTEST, 1 - FAINTEST)
+        return F.binary_cross_entropy(seen, F.adaptive_avg_pool2d(full, side))
 
     def _latents(self, azimuth: Tensor, elevation: Tensor) -> tuple[Tensor, Tensor]:
         """Latents (B, c, s, s) that the prior sees, and opacities (rays,)."""

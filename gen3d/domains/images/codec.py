@@ -1,7 +1,8 @@
 """The codec of pictures: between (3, S, S) and some channels on a grid 8 times as coarse.
 
-Latents are the strongest waves of the cosine transform of 8 x 8 pixels that JPEG uses. They are linear in the
-picture and need no training, and a transformer that predicts clean data bears their number (arXiv 2511.13720).
+Latents are the strongest waves of the cosine transform of 8 x 8 pixels that JPEG uses. They are linear in
+the picture and need no training, and a transformer that predicts clean data bears their number (arXiv
+2511.13720).
 What learnt autoencoders and decoders lose against them is told in `docs/lab-notes.md`.
 """
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from gen3d import checkpoint, media
-from gen3d.config import from_dict, load_yaml, merge
+from gen3d.config import from_dict, load_yaml, merge, to_dict
+from gen3d.diffusion.distillation import DistillationConfig
 from gen3d.diffusion.priors import as_prior
 from gen3d.domains.base import PromptedDomain
 from gen3d.domains.latent_nerf.config import LatentNeRFConfig, LatentNeRFRun
@@ -23,17 +24,23 @@ from gen3d.fields.latent import LatentField, TextureField
 from gen3d.fields.occupancy import Occupancy
 from gen3d.fields.rendering import Rendering
 from gen3d.metrics import Metric
-from gen3d.scenes.distil import CELLS, Distilled
+from gen3d.scenes.distil import CELLS, STABLE, DistilConfig, Distilled
 from gen3d.scenes.gallery import FILM, pictures_around, write_gallery
 from gen3d.scenes.judged import ELEVATION, VIEWS, WIDTH, prompt_metrics
 from gen3d.scenes.scene import Scene, read_scene, write_scene
 
-PAINTING = {"fit": {"resolutions": [256], "penalties": {"variation": 0.001}}}
+PAINTING = DistilConfig(resolutions=(256,), penalties={"variation": 0.001})
 """What a texture needs otherwise than a field does."""
+AS_PUBLISHED = {
+    "fit": {"pull": to_dict(DistillationConfig()), "refine": to_dict(DistillationConfig()), "refine_at": 0.8}
+}
+"""How Stable Diffusion pulls, where nothing else is said: score distillation, as in the paper."""
 
 
 class LatentNeRFFit(Distilled):
     """A fit that can be written as a checkpoint."""
+
+    field: LatentField
 
     def __init__(self, run: LatentNeRFRun, prior: Any) -> None:
         torch.manual_seed(run.fit.seed)
@@ -43,7 +50,7 @@ class LatentNeRFFit(Distilled):
         self.sketch = None if of.sketch is None else Sketch(of.sketch, run.fit.seed)
         if self.sketch is not None:
             self.overlap = Overlap(box, self.sketch.vertices, self.sketch.faces)
-        field = LatentField(box, run.fit.resolutions[0], guide.channels)
+        field = LatentField(box, run.fit.resolutions[0], 3 if guide.in_colours else guide.channels)
         super().__init__(field, Occupancy(box, CELLS), guide, run.prompt, run.fit)
         self.run = run
 
@@ -72,7 +79,7 @@ class LatentPaintFit(Distilled):
         assert run.domain_config.paint is not None
         self.canvas = Canvas(unwrapped(Path(run.domain_config.paint.mesh), run.domain_config.paint.size))
         box = torch.tensor([3 * [-1.0], 3 * [1.0]])
-        field = TextureField(box, run.fit.resolutions[0], guide.channels)
+        field = TextureField(box, run.fit.resolutions[0], 3 if guide.in_colours else guide.channels)
         field.settled = False
         super().__init__(field, Occupancy(box, 1), guide, run.prompt, run.fit)
         self.run = run
@@ -100,7 +107,7 @@ def _stored(fit: LatentNeRFFit | LatentPaintFit) -> dict[str, Any]:
         "kind": "texture" if isinstance(fit, LatentPaintFit) else "field",
         "prompt": fit.prompt,
         "prior": fit.run.prior.checkpoint,
-        "latent_channels": fit.prior.channels,
+        "latent_channels": fit.field.look.latent_channels,
         "resolution": fit.config.resolutions[fit.stage],
         "fit": {"steps": fit.step, "seconds": round(fit.seconds, 1)},
     }
@@ -166,8 +173,19 @@ class LatentNeRFDomain(PromptedDomain):
 
     @classmethod
     def run_config(cls, options: LatentNeRFOptions, given: dict[str, Any]) -> LatentNeRFRun:  # type: ignore[override]
-        values = {} if options.config is None else load_yaml(Path(options.config))
-        asked: dict[str, Any] = {"domain": cls.name, "prior": {"checkpoint": options.prior}, "fit": given}
+        # What a configuration or a flag names takes the place of single values.
+        values: dict[str, Any] = {"fit": to_dict(PAINTING if options.paint else DistilConfig())}
+        if options.prior.startswith(STABLE):
+            values = merge(values, AS_PUBLISHED)
+        if options.config is not None:
+            values = merge(values, load_yaml(Path(options.config)))
+        of: dict[str, Any] = {}
+        asked: dict[str, Any] = {
+            "domain": cls.name,
+            "domain_config": of,
+            "prior": {"checkpoint": options.prior},
+            "fit": given,
+        }
         if options.prompt is not None:
             asked["prompt"] = options.prompt
         held = {"strictness": options.strictness, "proximity": options.proximity}
@@ -175,9 +193,9 @@ class LatentNeRFDomain(PromptedDomain):
         if held and options.sketch is None:
             raise Gen3dError(f"--{next(iter(held))} is given without --sketch; it is of no use")
         if options.sketch is not None:
-            asked["domain_config"] = {"sketch": {"mesh": options.sketch, **held}}
+            of["sketch"] = {"mesh": options.sketch, **held}
         if options.paint is not None:
-            asked = merge(asked, {"domain_config": {"paint": {"mesh": options.paint}}, **PAINTING})
+            of["paint"] = {"mesh": options.paint}
         run: LatentNeRFRun = from_dict(LatentNeRFRun, merge(values, asked))
         if not run.prompt.strip():
             raise Gen3dError("--prompt is missing or empty; say what should be seen")
