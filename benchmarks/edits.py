@@ -111,6 +111,7 @@ def made(job: tuple[int, str, Path, str, int, dict[str, Any], Path]) -> dict[str
     while run.share() < 1:
         run.advance()
     seconds = time.perf_counter() - start
+    run.field.reading.fill_(False)
     whole = run.scene()
     free = pictures_around(whole, WIDTH, VIEWS, ELEVATION)
     folder = runs / f"{number}_{variant}"

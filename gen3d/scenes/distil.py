@@ -53,7 +53,7 @@ class TextPriorConfig:
 class DistilConfig(DescentConfig):
     """How a field is fitted to a prior."""
 
-    steps: int = 600
+    steps: int = 400
     """Steps of Adam; fewer where --max-minutes ends the run."""
     learning_rate: float = 0.03
     """At the start."""
