@@ -8,17 +8,15 @@ each of two runs.
 """
 
 import argparse
-import json
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import trimesh
+from pooled import pooled
 
 from gen3d import judges, media
 from gen3d.config import from_dict, to_dict
@@ -27,7 +25,6 @@ from gen3d.domains.images.objects import read_things
 from gen3d.domains.voxel_edit.config import VoxelEditRun, editing
 from gen3d.domains.voxel_edit.domain import VoxelEditFit
 from gen3d.domains.voxel_edit.show import read_edited
-from gen3d.files import atomic_write
 from gen3d.optimise import read_prior
 from gen3d.scenes.gallery import pictures_around
 from gen3d.scenes.judged import ELEVATION, VIEWS, WIDTH
@@ -69,14 +66,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--edits", type=int, nargs="*", default=range(len(EDITS)), help="numbers of EDITS")
     parser.add_argument("--ablations", action="store_true")
-    parser.add_argument("--set", nargs="*", default=[], help="fit.KEY=VALUE, in JSON, for trying things out")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     arguments.runs.mkdir(parents=True, exist_ok=True)
     things = read_things(arguments.source, progress=False)
-    given = {k.removeprefix("fit."): json.loads(v) for k, v in (text.split("=", 1) for text in arguments.set)}
     jobs = []
     for number in arguments.edits:
         edit = EDITS[number]
@@ -86,24 +81,18 @@ def main() -> None:
         file = arguments.runs / f"{number}_{edit.noun}.ply"
         mesh.export(file)
         for variant in VARIANTS if arguments.ablations and edit.words else ("volume",):
-            jobs.append((number, variant, file, arguments.prior, arguments.steps, given, arguments.runs))
-    rows: list[dict[str, Any]] = []
-    with ProcessPoolExecutor(arguments.workers, mp_context=get_context("spawn")) as pool:
-        for row in pool.map(made, jobs):
-            rows.append(row)
-            print(row, flush=True)
-            report = {"prior": arguments.prior, "steps": arguments.steps, "seed": 0, **summary(rows)}
-            with atomic_write(arguments.out) as temporary:
-                temporary.write_text(json.dumps({**report, "rows": rows}, indent=2) + "\n", encoding="utf-8")
+            jobs.append((number, variant, file, arguments.prior, arguments.steps, arguments.runs))
+    about = {"prior": arguments.prior, "steps": arguments.steps, "seed": 0}
+    pooled(made, jobs, arguments.workers, arguments.out, lambda rows: {**about, **summary(rows)})
 
 
-def made(job: tuple[int, str, Path, str, int, dict[str, Any], Path]) -> dict[str, Any]:
+def made(job: tuple[int, str, Path, str, int, Path]) -> dict[str, Any]:
     """One edit, measured."""
-    number, variant, file, prior, steps, given, runs = job
+    number, variant, file, prior, steps, runs = job
     torch.set_num_threads(1)
     edit, start = EDITS[number], time.perf_counter()
     changes = VARIANTS[variant]
-    fit = {**to_dict(editing()), "steps": steps, **given, **changes.get("fit", {})}
+    fit = {**to_dict(editing()), "steps": steps, **changes.get("fit", {})}
     config = {"prompt": edit.prompt, "edit_words": edit.words, "fit": fit}
     config["domain_config"] = changes.get("domain_config", {})
     run = VoxelEditFit(from_dict(VoxelEditRun, config), file, as_prior(read_prior(prior)))

@@ -8,20 +8,17 @@ every prompt is made twice, with and without telling the prior the camera and th
 """
 
 import argparse
-import json
 import resource
 import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
+from pooled import pooled
 
 from gen3d.config import from_dict
 from gen3d.domains.latent_nerf.config import LatentNeRFRun
 from gen3d.domains.latent_nerf.domain import LatentNeRFDomain
-from gen3d.files import atomic_write
 from gen3d.media import write_png
 from gen3d.optimise import optimise
 from gen3d.scenes.judged import ELEVATION, VIEWS, WIDTH, prompt_metrics
@@ -38,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--prompts", nargs="*", default=PROMPTS)
     parser.add_argument("--prior", default="image")
-    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--cameras", action="store_true", help="with and without telling the camera")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--runs", type=Path, required=True)
@@ -50,14 +47,8 @@ def main() -> None:
         for prompt in arguments.prompts
         for tell in told
     ]
-    rows: list[dict[str, Any]] = []
-    with ProcessPoolExecutor(arguments.workers, mp_context=get_context("spawn")) as pool:
-        for row in pool.map(made, jobs):
-            rows.append(row)
-            print(row, flush=True)
-            report = {"prior": arguments.prior, "steps": arguments.steps, "seed": 0, **summary(rows)}
-            with atomic_write(arguments.out) as temporary:
-                temporary.write_text(json.dumps({**report, "rows": rows}, indent=2) + "\n", encoding="utf-8")
+    about = {"prior": arguments.prior, "steps": arguments.steps, "seed": 0}
+    pooled(made, jobs, arguments.workers, arguments.out, lambda rows: {**about, **summary(rows)})
 
 
 def made(job: tuple[str, bool, str, int, Path]) -> dict[str, Any]:
