@@ -15,9 +15,9 @@ from pathlib import Path
 from gen3d import Generator, heap
 from gen3d.files import atomic_write
 
-COUNTS = {"image": 128, "molecule": 256, "crystal": 128, "shape": 32}
+COUNTS = {"image": 64, "molecule": 128, "crystal": 64, "shape": 16}
 """Samples of each domain, with its default settings."""
-ROUNDS = 3
+ROUNDS = 2
 
 
 def main() -> None:
