@@ -32,7 +32,15 @@ from gen3d.scenes.scene import Scene, read_scene, write_scene
 PAINTING = DistilConfig(resolutions=(256,), penalties={"variation": 0.001})
 """What a texture needs otherwise than a field does."""
 AS_PUBLISHED = {
-    "fit": {"pull": to_dict(DistillationConfig()), "refine": to_dict(DistillationConfig()), "refine_at": 0.8}
+    "fit": {
+        "steps": 5000,
+        "views": 1,
+        "rgb_views": 1,
+        "rgb_size": 128,
+        "refine_at": 0.8,
+        "pull": to_dict(DistillationConfig()),
+        "refine": to_dict(DistillationConfig()),
+    }
 }
 """How Stable Diffusion pulls, where nothing else is said: score distillation, as in the paper."""
 
