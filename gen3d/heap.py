@@ -1,8 +1,8 @@
 """Memory that tensors leave behind, kept for the next ones.
 
 The C library of Linux asks the system for every large block and gives it back when it is freed; the system
-clears each page anew. Where tensors of some megabytes come and go at every step of a sampler, up to two
-fifths of the time are spent on that (`benchmarks/heap.json`).
+clears each page anew. Where tensors of some megabytes come and go at every step of a sampler, a fifth of the
+time is spent on that (`benchmarks/heap.json`).
 """
 
 import ctypes
