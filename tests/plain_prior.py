@@ -17,7 +17,7 @@ class PlainPrior:
 
     channels, cells, size = 3, 16, 32
     knows_cameras, before_white, in_colours = False, True, False
-    guidance = 1.0
+    guidance, attention_noise = 1.0, 0.5
 
     def conditions(self, prompts: list[str], directions: Tensor | None) -> Conditions:
         rows = [next((c for name, c in COLOURS.items() if name in p), (1.0, 1.0, 1.0)) for p in prompts]

@@ -154,6 +154,31 @@ class TestInitialScene:
             points[0, along], points[1, 1 - along] = 0.7, 0.7
             assert (field.density(points, None)[0] > 5).tolist() == [True, False]
 
+    def test_room_is_left_above_for_what_is_added(self, tmp_path: Path) -> None:
+        trimesh.creation.box((1, 1, 1)).export(tmp_path / "box.ply")
+        config = VoxelEditConfig(initial=QUICK, pictures=16, size=48)
+        scene = initial_scene(tmp_path / "box.ply", config, False)
+        plain, roomy = frame_of(scene, 0.0), frame_of(scene, 0.0, room=1.0)
+        # Box w x w x h: 4 R^2 = 2 w^2 + h^2; twice as high, 4 R^2 grows by 3 h^2, the middle by h / 2.
+        across, up = (roomy.centre - plain.centre).split([2, 1])
+        assert bool((across == 0).all()) and float(up) > 0.4
+        assert roomy.radius == pytest.approx((plain.radius**2 + 3 * float(up) ** 2) ** 0.5, rel=1e-4)
+        density, _ = grid_to_edit(scene, roomy, 24).density(
+            torch.tensor([[0.0, 0, -0.4], [0.0, 0.0, 0.4]]), None
+        )
+        assert (density > 5).tolist() == [True, False]
+
+    def test_only_edits_by_words_leave_room(self, tmp_path: Path) -> None:
+        trimesh.creation.box((1, 1, 1)).export(tmp_path / "box.ply")
+        radius = []
+        for words in ((), ("plant",)):
+            config = VoxelEditConfig(initial=QUICK, pictures=16, size=48, room=1.0)
+            run = VoxelEditRun(prompt="a box with a plant", edit_words=words, domain_config=config)
+            fit = VoxelEditFit(run, tmp_path / "box.ply", PlainPrior())
+            fit.begin()
+            radius.append(fit.frame.radius)
+        assert radius[1] > 1.3 * radius[0]
+
     def test_what_is_no_scene_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(Gen3dError, match="there is no scene"):
             initial_scene(tmp_path / "none", VoxelEditConfig(), False)

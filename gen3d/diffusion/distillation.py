@@ -50,6 +50,7 @@ class ImagePrior(Protocol):
         before_white: whether all that it knows are things before white.
         in_colours: whether latents are colours in other coordinates; a field may as well hold colours then.
         guidance: that suits it, for distillation.
+        attention_noise: noise level at which its attention to words tells most of where things are.
     """
 
     channels: int
@@ -59,6 +60,7 @@ class ImagePrior(Protocol):
     before_white: bool
     in_colours: bool
     guidance: float
+    attention_noise: float
 
     def conditions(self, prompts: list[str], directions: Tensor | None) -> Conditions:
         """What tells of pictures (B): prompts, an empty one telling nothing, and directions (B, 3) to

@@ -25,7 +25,7 @@ class GeneratorPrior:
     """
 
     knows_cameras = before_white = in_colours = True
-    guidance = 5.0
+    guidance, attention_noise = 5.0, 0.75
 
     def __init__(self, generator: Any) -> None:
         if generator.config.domain != "image":

@@ -33,7 +33,7 @@ class StableDiffusionPrior:
     """
 
     knows_cameras = before_white = in_colours = False
-    guidance = 100.0
+    guidance, attention_noise = 100.0, 0.2
 
     def __init__(self, pipeline: Any) -> None:
         missing = [name for name in PARTS if getattr(pipeline, name, None) is None]

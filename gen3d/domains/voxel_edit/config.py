@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from gen3d.config import require_at_least
+from gen3d.config import require_at_least, to_dict
 from gen3d.diffusion.distillation import DistillationConfig
 from gen3d.domains.voxel_edit.cut import CutConfig
 from gen3d.scenes.distil import DistilConfig, TextPriorConfig
@@ -15,8 +15,9 @@ class RefineConfig:
 
     share: float = 0.2
     """The share of a run, at its end, in which attention is fitted to the grid."""
-    noise: float = 0.2
-    """Noise level at which the prior's attention is read; of 1,000 steps the 200th, as published."""
+    noise: float | None = None
+    """Noise level at which the prior's attention is read; None for what suits the prior: 0.2 with Stable
+    Diffusion, the 200th of 1,000 steps, as published."""
     views: int = 24
     """Pictures whose attention is read, once: the shape does not change any more."""
     variation: float = 0.01
@@ -28,8 +29,9 @@ class RefineConfig:
         require_at_least(1, self, "views")
         require_at_least(0, self, "variation")
         for name in ("share", "noise"):
-            if not 0 < getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed: above 0, below 1")
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1:
+                raise ValueError(f"{name} is {value}; allowed: above 0, below 1")
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,9 @@ class VoxelEditConfig:
     """Of these, in pixels."""
     front: float = 0.0
     """Degrees about the vertical axis from which the front is seen, 0 along +y."""
+    room: float = 0.7
+    """Of the scene's height, left free above it for what `edit_words` name: what is not in the picture cannot
+    be added, and a prior of things that fill their pictures adds nothing to one that does already."""
     image_l2: float = 0.0
     """Weight of the mean squared difference of pictures from those of the scene as it was: what the paper
     compares its volumetric regulariser with."""
@@ -57,20 +62,36 @@ class VoxelEditConfig:
     def __post_init__(self) -> None:
         require_at_least(2, self, "pictures")
         require_at_least(8, self, "size")
-        require_at_least(0, self, "image_l2")
+        require_at_least(0, self, "room", "image_l2")
 
 
-def editing() -> DistilConfig:
-    """How a prior edits, where nothing else is said."""
+AS_PUBLISHED = {
+    "steps": 8000,
+    "learning_rate": 0.03,
+    "rgb_views": 1,
+    "rgb_size": 266,
+    "refine_at": 1.0,
+    "sparsity": 0.0,
+    "penalties": {"correlation": 0.0122},
+    "pull": to_dict(DistillationConfig(weight="dreamfusion", anneal="voxe", guidance=101.0)),
+}
+"""How Stable Diffusion edits, where nothing else is said: score distillation, as in the paper."""
+
+
+def editing(local: bool = False) -> DistilConfig:
+    """How a prior edits, where nothing else is said.
+
+    Args:
+        local: whether something is added, and the rest put back afterwards; then the shape is held less, for
+            what holds it also holds empty space.
+    """
     return DistilConfig(
-        steps=1200,
-        learning_rate=0.03,
+        steps=500 if local else 300,
+        learning_rate=0.08,
         resolutions=(64,),
-        grow_at=(0.0,),
-        penalties={"correlation": 1.0},
-        pull=DistillationConfig(weight="dreamfusion", anneal="voxe"),
-        refine_at=1.0,
-        sparsity=0.0,
+        penalties={"correlation": 0.1 if local else 1.0},
+        pull=DistillationConfig("targets", "even", noise=(0.5, 0.95), prior_steps=2),
+        sparsity=0.01,
     )
 
 

@@ -12,7 +12,7 @@ from gen3d.config import from_dict, load_yaml, merge, to_dict
 from gen3d.diffusion.priors import as_prior
 from gen3d.domains.base import PromptedDomain
 from gen3d.domains.voxel_edit.attention import Attention
-from gen3d.domains.voxel_edit.config import VoxelEditConfig, VoxelEditRun, editing
+from gen3d.domains.voxel_edit.config import AS_PUBLISHED, VoxelEditConfig, VoxelEditRun, editing
 from gen3d.domains.voxel_edit.cut import cut
 from gen3d.domains.voxel_edit.initial import BOX, Frame, frame_of, grid_to_edit, initial_scene
 from gen3d.domains.voxel_edit.options import VoxelEditOptions
@@ -23,9 +23,10 @@ from gen3d.fields.harmonics import HARMONIC_0
 from gen3d.fields.occupancy import Occupancy
 from gen3d.fields.rendering import Rendering
 from gen3d.metrics import Metric
-from gen3d.scenes.distil import Distilled
+from gen3d.scenes.distil import STABLE, Distilled
 from gen3d.scenes.gallery import pictures_around
 from gen3d.scenes.judged import ELEVATION, VIEWS, WIDTH, edit_metrics
+from gen3d.scenes.scene import Scene
 
 
 class VoxelEditFit(Distilled):
@@ -46,7 +47,8 @@ class VoxelEditFit(Distilled):
     def begin(self) -> None:
         """Make the grid that is edited."""
         scene = initial_scene(self.data, self.run.domain_config, progress=False)
-        self.frame = frame_of(scene, self.run.domain_config.front)
+        own = self.run.domain_config
+        self.frame = frame_of(scene, own.front, own.room if self.run.edit_words else 0.0)
         grid = grid_to_edit(scene, self.frame, max(self.field.shape))
         self.field.load_state_dict(grid.state_dict())
         self.field.scale, self.field.bias = grid.scale, grid.bias
@@ -73,7 +75,8 @@ class VoxelEditFit(Distilled):
         self.field.reading.fill_(True)
         if self.attention is None:
             refine = self.run.domain_config.refine
-            self.attention = Attention(self, self.run.edit_words, refine.views, refine.noise)
+            noise = self.prior.attention_noise if refine.noise is None else refine.noise
+            self.attention = Attention(self, self.run.edit_words, refine.views, noise)
         loss = self.attention.loss()
         smooth = self.field.penalties()["attention_variation"]
         return loss, loss + self.run.domain_config.refine.variation * smooth
@@ -92,12 +95,14 @@ class VoxelEditFit(Distilled):
             before = self.render_of(self.field.initial(), azimuth, elevation, size, torch.ones(3))
         return super().terms() + weight * (seen.colour - before.colour).square().mean()
 
-    def preview(self, path: Path) -> bool:
-        reading = bool(self.field.reading)
+    # The next step says again whether attention is asked for.
+    def scene(self) -> Scene:
         self.field.reading.fill_(False)
-        drawn = super().preview(path)
-        self.field.reading.fill_(reading)
-        return drawn
+        return super().scene()
+
+    def preview(self, path: Path) -> bool:
+        self.field.reading.fill_(False)
+        return super().preview(path)
 
     def edited_points(self) -> Tensor | None:
         """(P,) grid points that are part of the edit, once it is over; None for all."""
@@ -124,8 +129,6 @@ class VoxelEditFit(Distilled):
         if part is None:
             part = torch.ones(len(self.field.density_table), dtype=torch.bool)
         self.field.keep_only(part)
-        reading = bool(self.field.reading)
-        self.field.reading.fill_(False)
         config = {
             "domain": VoxelEditDomain.name,
             "prompt": self.prompt,
@@ -138,7 +141,6 @@ class VoxelEditFit(Distilled):
         }
         card = f"# {self.prompt}\n\nEdited by gen3d ({self.step} steps, {self.seconds / 60:.1f} minutes).\n"
         write_edited(folder, self.scene(), part, self.frame.values(), config, card)
-        self.field.reading.fill_(reading)
 
 
 class VoxelEditDomain(PromptedDomain):
@@ -158,9 +160,12 @@ class VoxelEditDomain(PromptedDomain):
         if options.input is None:
             raise Gen3dError("--input is missing: a folder of posed pictures, a run with voxels, or a mesh")
         # A configuration that names some values of `fit` keeps the others as edits have them.
-        values: dict[str, Any] = {"fit": to_dict(editing())}
-        if options.config is not None:
-            values = merge(values, load_yaml(Path(options.config)))
+        given_config = {} if options.config is None else load_yaml(Path(options.config))
+        words = options.edit_words or given_config.get("edit_words")
+        values: dict[str, Any] = {"fit": to_dict(editing(local=bool(words)))}
+        if options.prior.startswith(STABLE):
+            values = merge(values, {"fit": AS_PUBLISHED})
+        values = merge(values, given_config)
         asked: dict[str, Any] = {
             "domain": cls.name,
             "prior": {"checkpoint": options.prior},

@@ -137,9 +137,11 @@ class Frame:
         return self.centre + self.radius * points @ self.turn.T
 
 
-def frame_of(scene: Scene, front: float) -> Frame:
-    """The frame of a scene whose front is seen from `front` degrees, 0 along +y."""
+def frame_of(scene: Scene, front: float, room: float = 0.0) -> Frame:
+    """The frame of a scene whose front is seen from `front` degrees, 0 along +y, with `room` of its height
+    left free above it."""
     low, high = _filled(scene)
+    high[2] += room * (high[2] - low[2])
     angle = torch.deg2rad(torch.tensor(front))
     cos, sin = float(angle.cos()), float(angle.sin())
     turn = torch.tensor([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
