@@ -161,7 +161,8 @@ class TestInitialScene:
         plain, roomy = frame_of(scene, 0.0), frame_of(scene, 0.0, room=1.0)
         # Box w x w x h: 4 R^2 = 2 w^2 + h^2; twice as high, 4 R^2 grows by 3 h^2, the middle by h / 2.
         across, up = (roomy.centre - plain.centre).split([2, 1])
-        assert bool((across == 0).all()) and float(up) > 0.4
+        assert bool((across == 0).all())
+        assert float(up) > 0.4
         assert roomy.radius == pytest.approx((plain.radius**2 + 3 * float(up) ** 2) ** 0.5, rel=1e-4)
         density, _ = grid_to_edit(scene, roomy, 24).density(
             torch.tensor([[0.0, 0, -0.4], [0.0, 0.0, 0.4]]), None
