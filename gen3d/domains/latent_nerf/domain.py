@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,9 @@ class LatentNeRFFit(Distilled):
         if self.sketch is not None:
             self.overlap = Overlap(box, self.sketch.vertices, self.sketch.faces)
         field = LatentField(box, run.fit.resolutions[0], 3 if guide.in_colours else guide.channels)
-        super().__init__(field, Occupancy(box, CELLS), guide, run.prompt, run.fit)
+        # Of what is sketched, the sketch tells the silhouette.
+        fit = run.fit if self.sketch is None else replace(run.fit, silhouette=0.0)
+        super().__init__(field, Occupancy(box, CELLS), guide, run.prompt, fit)
         self.run = run
 
     def terms(self) -> Tensor:

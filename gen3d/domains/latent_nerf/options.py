@@ -12,7 +12,7 @@ class LatentNeRFOptions:
     sketch: str | None = None
     """File of a mesh that says where it is: Sketch-Shape."""
     strictness: float | None = None
-    """Weight of the sketch against the prior; 1 is strict, 0.01 hardly holds."""
+    """Weight of the sketch against the prior; 10 is strict, 0.01 hardly holds."""
     proximity: float | None = None
     """How far from the sketch's surface, softly, the field is free; 0.3 as published."""
     paint: str | None = None
