@@ -79,7 +79,7 @@ def test_the_options_of_the_table_are_those_of_the_class(name: str) -> None:
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        ("smaple", ["'smaple'", "sample, train, evaluate, prepare, export, info"]),
+        ("smaple", ["'smaple'", "sample, train, evaluate, prepare, export, view, info"]),
         ("sample", ["--domain"]),
         ("sample --domain molecul", ["'molecul'", "molecule, crystal"]),
         ("sample --domain=molecul", ["'molecul'", "molecule, crystal"]),

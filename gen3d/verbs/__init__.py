@@ -9,6 +9,7 @@ from gen3d.verbs.info import Info
 from gen3d.verbs.prepare import Prepare
 from gen3d.verbs.sample import Sample
 from gen3d.verbs.train import Train
+from gen3d.verbs.view import View
 
 VERBS: dict[str, type] = {
     "sample": Sample,
@@ -16,5 +17,6 @@ VERBS: dict[str, type] = {
     "evaluate": Evaluate,
     "prepare": Prepare,
     "export": Export,
+    "view": View,
     "info": Info,
 }

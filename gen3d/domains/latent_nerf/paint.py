@@ -133,19 +133,25 @@ def padded(image: Tensor, covered: np.ndarray, texels: int = PADDING) -> Tensor:
     return torch.where(known > 0, colours, rest)[0].permute(1, 2, 0)
 
 
-def write_painted(mesh: Unwrapped, image: Tensor, folder: Path) -> list[Path]:
-    """Write `mesh.obj` with `mesh.mtl` and `texture.png`, and `mesh.glb`; y is up, as both formats have
-    it."""
+def textured(mesh: Unwrapped, image: Tensor) -> Any:
+    """A `trimesh.Trimesh` with the texture (T, T, 3) in [0, 1], +y up."""
     trimesh, pillow = require("trimesh", "scenes"), require("PIL.Image", "scenes")
-    from gen3d.files import atomic_write
-
     picture = pillow.fromarray(media.pixels(image))
     upright = np.stack([mesh.vertices[:, 0], mesh.vertices[:, 2], -mesh.vertices[:, 1]], 1)
     material = trimesh.visual.material.PBRMaterial(
         baseColorTexture=picture, metallicFactor=0.0, roughnessFactor=1.0
     )
     visual = trimesh.visual.TextureVisuals(uv=mesh.uv, material=material)
-    made = trimesh.Trimesh(upright, mesh.faces, visual=visual, process=False)
+    return trimesh.Trimesh(upright, mesh.faces, visual=visual, process=False)
+
+
+def write_painted(mesh: Unwrapped, image: Tensor, folder: Path) -> list[Path]:
+    """Write `mesh.obj` with `mesh.mtl` and `texture.png`, and `mesh.glb`; y is up, as both formats have
+    it."""
+    from gen3d.files import atomic_write
+
+    made = textured(mesh, image)
+    upright = np.asarray(made.vertices)
     files = [folder / name for name in ("mesh.glb", "texture.png", "mesh.mtl", "mesh.obj")]
     contents: list[Any] = [made.export(file_type="glb"), None, _material(), _obj(upright, mesh)]
     folder.mkdir(parents=True, exist_ok=True)
