@@ -21,6 +21,8 @@ _HOME = {"Generator": "gen3d.generator", "load": "gen3d.loading"}
 
 
 def __getattr__(name: str) -> Any:
+    if name == "viz":
+        return import_module("gen3d.viz")
     if name not in _HOME:
         raise AttributeError(f"module 'gen3d' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from gen3d import __version__, domains, heap
+from gen3d import __version__, completion, domains, heap
 from gen3d.errors import Gen3dError
 from gen3d.flags import dotted_overrides, flag_names, flag_value, parse_flags
 from gen3d.verbs import VERBS, Prepare, Sample, Train
@@ -59,6 +59,9 @@ def parse(argv: Sequence[str]) -> Any:
     if verb == "--version":
         print(f"gen3d {__version__}")
         raise SystemExit(0)
+    if verb == "--completion":
+        print(completion.script(rest[0] if rest else ""), end="")
+        raise SystemExit(0)
     if verb not in VERBS:
         raise Gen3dError(f"unknown verb {verb!r}; allowed: {', '.join(VERBS)}")
     kind = VERBS[verb]
@@ -84,7 +87,8 @@ def _overview() -> str:
         "usage: gen3d VERB [flags]\n\n"
         "Generate molecules, crystals and 3D shapes with one latent-diffusion transformer.\n\n"
         + "\n".join(lines)
-        + "\n\ngen3d VERB --help shows the flags of a verb; gen3d --version the version."
+        + "\n\ngen3d VERB --help shows the flags of a verb; gen3d --version the version.\n"
+        "source <(gen3d --completion bash) lets Tab complete; zsh as well."
     )
 
 

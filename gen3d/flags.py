@@ -15,7 +15,7 @@ from typing import Any
 
 import tyro
 import yaml
-from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional
 
 from gen3d.config import merge
 from gen3d.errors import Gen3dError
@@ -39,7 +39,11 @@ def flag_value(argv: Sequence[str], flag: str) -> str | None:
 
 def flag_names(kind: type) -> list[str]:
     """The flags that the fields of a dataclass become."""
-    visible = [f.name for f in dataclasses.fields(kind) if f.name not in HIDDEN]
+    visible = [
+        f.name
+        for f in dataclasses.fields(kind)
+        if f.name not in HIDDEN and Positional not in getattr(f.type, "__metadata__", ())
+    ]
     return [f"--{RENAMED.get(name, name).replace('_', '-')}" for name in visible]
 
 

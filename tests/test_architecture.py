@@ -43,7 +43,7 @@ FLOORS = [
     {"domains"},
     {"generator", "loading", "interpolation", "locate"},
     {"train", "optimise", "run_config", "stage", "evaluate", "viz", "info", "viewer"},
-    {"cli", "flags", "plugins", "verbs", "__main__"},
+    {"cli", "completion", "flags", "plugins", "verbs", "__main__"},
 ]
 ROOT_MODULE = "gen3d"
 

@@ -18,15 +18,11 @@ from gen3d import io
 from gen3d.cli import main
 from gen3d.errors import Gen3dError
 from gen3d.fields.cameras import around
-from gen3d.fields.harmonics import HARMONIC_0
-from gen3d.fields.heads import HarmonicsHead
-from gen3d.fields.occupancy import Occupancy
-from gen3d.fields.voxels import VoxelField
-from gen3d.scenes.scene import Scene
 from gen3d.viewer.contents import Column, contents
 from gen3d.viewer.drawing import TOUCHING, _near, _sticks, _turns, drawing
 from gen3d.viewer.fields import Live, composed
 from gen3d.viewer.page import Page, open_page
+from tests.plain_scene import cube
 
 TINY = Path(__file__).parents[1] / "data" / "tiny"
 
@@ -100,18 +96,6 @@ class TestDrawings:
     def test_what_cannot_be_drawn_is_named(self) -> None:
         with pytest.raises(Gen3dError, match="a dict cannot be shown; allowed: Mol, Structure"):
             drawing({})
-
-
-def cube(colour: tuple[float, float, float]) -> Scene:
-    """A solid cube of one colour, from -0.5 to 0.5."""
-    box = torch.tensor([3 * [-1.0], 3 * [1.0]])
-    field = VoxelField(box, 17, HarmonicsHead(0))
-    inside = (field.grid_points().abs() < 0.51).all(1)
-    with torch.no_grad():
-        field.density_table[:, 0] = torch.where(inside, 12.0, -12.0)
-        field.colour_table[:] = torch.logit(torch.tensor(colour).clamp(0.01, 0.99)) / HARMONIC_0
-    shots = around(torch.tensor([0.0]), torch.tensor([20.0]), radius=4.0)
-    return Scene(field, Occupancy(box, 8), shots, 48)
 
 
 def visitor(azimuth: float, elevation: float, distance: float = 4.0, aspect: float = 1.0) -> Any:

@@ -1,0 +1,166 @@
+"""`show(thing)` in Jupyter: the viewer that the field uses for each kind of native object.
+
+Molecules and crystals are shown by py3Dmol, clouds, meshes and voxels by plotly, scenes as a film around
+them.
+In the browser, without Jupyter, `gen3d view` shows the same objects.
+"""
+
+import base64
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from gen3d.errors import Gen3dError, require
+from gen3d.fields.cameras import around
+from gen3d.media import pixels
+from gen3d.scenes.scene import Scene
+
+SIZE = 320
+"""Pixels along a side of one object."""
+MOST = 9
+"""Objects of a list that are shown."""
+BLUE = "rgb(90,140,190)"
+FILM, FILM_SIZE, FILM_SECONDS = 24, 160, 4.0
+"""Pictures of a film around a scene, the pixels along a side of them, and how long it takes."""
+ELEVATION, DISTANCE = 20.0, 1.0
+"""Degrees from which it looks down, and from how many diagonals of the box."""
+NAMES = ("Mol", "Structure", "PointCloud", "Trimesh", "VoxelGrid", "Image", "Scene")
+
+
+@dataclass(frozen=True)
+class Film:
+    """Pictures that a notebook plays."""
+
+    gif: bytes
+
+    def _repr_html_(self) -> str:
+        return f'<img src="data:image/gif;base64,{base64.b64encode(self.gif).decode()}">'
+
+
+def show(thing: Any) -> Any:
+    """What Jupyter displays of a native object, or of a list of them.
+
+    Args:
+        thing: `rdkit.Chem.Mol`, `pymatgen.core.Structure`, an object of trimesh, a `PIL.Image.Image`, a
+            scene; or a list of molecules, crystals or shapes, of which the first nine are shown.
+
+    Returns:
+        `py3Dmol.view`, `plotly.graph_objects.Figure`, the picture, or a `Film`.
+
+    Raises:
+        Gen3dError: another object, or an empty list.
+        MissingExtra: the viewer is not installed; the message names the extra.
+    """
+    things = list(thing) if isinstance(thing, (list, tuple)) else [thing]
+    things = [each for each in things if each is not None][:MOST]
+    if not things:
+        raise Gen3dError("there is nothing to show: the list is empty, or all samples failed")
+    kinds = {kind_of(each) for each in things}
+    if kinds <= {"Mol", "Structure"}:
+        return _atoms(things)
+    if kinds <= {"PointCloud", "Trimesh", "VoxelGrid"}:
+        return figure(things)
+    if len(things) > 1:
+        raise Gen3dError(f"{len(things)} objects of kinds {', '.join(sorted(kinds))}; show them one by one")
+    return things[0] if kinds == {"Image"} else film(things[0])
+
+
+def kind_of(thing: Any) -> str:
+    """One of `NAMES`.
+
+    Raises:
+        Gen3dError: the object is of none of them.
+    """
+    for kind in type(thing).__mro__:
+        if kind.__name__ in NAMES:
+            return kind.__name__
+    raise Gen3dError(f"a {type(thing).__name__} cannot be shown; allowed: {', '.join(NAMES)}")
+
+
+def _atoms(things: Sequence[Any]) -> Any:
+    py3dmol = require("py3Dmol", "viewer")
+    across = math.ceil(math.sqrt(len(things)))
+    down = math.ceil(len(things) / across)
+    view = py3dmol.view(width=SIZE * across, height=SIZE * down, viewergrid=(down, across), linked=False)
+    for number, thing in enumerate(things):
+        place = (number // across, number % across)
+        if kind_of(thing) == "Mol":
+            from rdkit import Chem
+
+            view.addModel(Chem.MolToMolBlock(thing), "sdf", viewer=place)
+        else:
+            view.addModel(str(thing.to(fmt="cif")), "cif", viewer=place)
+            view.addUnitCell(viewer=place)
+        view.setStyle({"stick": {"radius": 0.12}, "sphere": {"scale": 0.28}}, viewer=place)
+        view.zoomTo(viewer=place)
+    return view
+
+
+def figure(things: Sequence[Any]) -> Any:
+    """A `plotly.graph_objects.Figure` of shapes side by side, +y up."""
+    plotly = require("plotly.graph_objects", "viewer")
+    subplots = require("plotly.subplots", "viewer")
+    across = math.ceil(math.sqrt(len(things)))
+    down = math.ceil(len(things) / across)
+    cells = [[{"type": "scene"}] * across for _ in range(down)]
+    made = subplots.make_subplots(down, across, specs=cells, horizontal_spacing=0.01, vertical_spacing=0.01)
+    traces: dict[str, Callable[[Any], Any]] = {
+        "PointCloud": lambda cloud: _cloud(plotly, cloud),
+        "Trimesh": lambda mesh: _mesh(plotly, mesh),
+        "VoxelGrid": lambda grid: _mesh(plotly, grid.as_boxes()),
+    }
+    for number, thing in enumerate(things):
+        made.add_trace(traces[kind_of(thing)](thing), number // across + 1, number % across + 1)
+    eye = {"x": 0.9, "y": 0.6, "z": 1.3}
+    made.update_scenes(
+        aspectmode="data", xaxis_visible=False, yaxis_visible=False, zaxis_visible=False,
+        camera={"up": {"x": 0, "y": 1, "z": 0}, "eye": eye},
+    )  # fmt: skip
+    margin = dict.fromkeys("lrtb", 0)
+    return made.update_layout(width=SIZE * across, height=SIZE * down, margin=margin, showlegend=False)
+
+
+def _cloud(plotly: Any, cloud: Any) -> Any:
+    x, y, z = np.asarray(cloud.vertices).T
+    own = np.asarray(cloud.colors) if len(cloud.colors) == len(x) else None
+    colour = y if own is None else [f"rgb({r},{g},{b})" for r, g, b in own[:, :3]]
+    marker = {"size": 2, "color": colour, "colorscale": "Blues_r"}
+    return plotly.Scatter3d(x=x, y=y, z=z, mode="markers", marker=marker, hoverinfo="skip")
+
+
+def _mesh(plotly: Any, mesh: Any) -> Any:
+    x, y, z = np.asarray(mesh.vertices).T
+    i, j, k = np.asarray(mesh.faces).T
+    colours: dict[str, Any] = {"color": BLUE}
+    if mesh.visual.kind == "vertex":
+        colours = {"vertexcolor": np.asarray(mesh.visual.vertex_colors)[:, :3]}
+    elif mesh.visual.kind == "face":
+        colours = {"facecolor": np.asarray(mesh.visual.face_colors)[:, :3]}
+    light = {"ambient": 0.5, "diffuse": 0.7, "specular": 0.1}
+    return plotly.Mesh3d(
+        x=x, y=y, z=z, i=i, j=j, k=k, flatshading=True, lighting=light, hoverinfo="skip", **colours
+    )
+
+
+def film(scene: Scene) -> Film:
+    """Pictures around a scene, which moves meanwhile if it does."""
+    pillow = require("PIL.Image", "scenes")
+    share = torch.arange(FILM) / FILM
+    low, high = scene.field.box.cpu()
+    middle: Any = tuple(((low + high) / 2).tolist())
+    away = float((high - low).norm()) * DISTANCE
+    turn, rise = share * 360 - 90, torch.full((FILM,), ELEVATION)
+    shots = around(turn, rise, radius=away, target=middle, width=FILM_SIZE, height=FILM_SIZE)
+    frames = []
+    for view in range(FILM):
+        seen = scene.at(float(share[view])).render(shots, view)
+        frames.append(pillow.fromarray(pixels(seen.colour[..., :3])))
+    written = io.BytesIO()
+    pause = 1000 * FILM_SECONDS / FILM
+    frames[0].save(written, "GIF", save_all=True, append_images=frames[1:], duration=pause, loop=0)
+    return Film(written.getvalue())
