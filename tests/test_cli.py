@@ -330,7 +330,7 @@ def test_a_format_of_one_object_each_names_its_files(
 ) -> None:
     out = tmp_path / "a.vasp"
     assert cli.main(f"sample --domain crystal --n 3 --steps 2 --out {out}".split()) == 0
-    assert capsys.readouterr().out.endswith("a_0000.vasp to a_0002.vasp\n")
+    assert capsys.readouterr().out.splitlines()[0].endswith("a_0000.vasp to a_0002.vasp")
     files = json.loads((tmp_path / "samples.json").read_text())["files"]
     assert files == sorted(path.name for path in tmp_path.glob("*.vasp"))
     assert len(io.read(tmp_path)) == 3

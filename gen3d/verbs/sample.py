@@ -53,6 +53,8 @@ class Sample:
     valid_only: bool = False
     """Draw until N samples pass the domain's quick check (molecules: bonds are found; crystals: no atoms
     overlap; shapes: there is something), and say how many were drawn."""
+    preview: bool = True
+    """Draw a contact sheet beside the samples, NAME.preview.png."""
     quiet: bool = False
     """Show no progress and no summary."""
     json: bool = False
@@ -134,7 +136,7 @@ class Sample:
         }
         with atomic_write(_record(out, part)) as temporary:
             temporary.write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
-        shown_in = model.domain.draw(objects, out.with_suffix(io.PREVIEW))
+        shown_in = model.domain.draw(objects, out.with_suffix(io.PREVIEW)) if self.preview else None
         if self.json:
             print(json.dumps(record, default=str))
         elif not self.quiet:

@@ -36,6 +36,8 @@ from gen3d.errors import Gen3dError
 from gen3d.tokens import Tokens
 from gen3d.types import Conditions
 
+SHOWN = 64
+"""Samples of a contact sheet, at most."""
 PROPERTY_RATE = 0.3
 """Share of training samples that are told one of their properties; the others are told none."""
 
@@ -218,6 +220,12 @@ class AtomsDomain(GenerativeDomain):
         from gen3d.domains.atoms.prepare import prepare
 
         return prepare(source, out, domain=cls.kind, limit=limit, seed=seed, progress=progress).summary()
+
+    def draw(self, objects: Sequence[Any], path: Path) -> Path | None:
+        from gen3d.domains.atoms.contact_sheet import contact_sheet
+
+        contact_sheet(objects[:SHOWN], path)
+        return path
 
     def save(self, objects: Sequence[Any], path: Path) -> list[Path]:
         return io.write([o for o in objects if o is not None], path)
