@@ -102,20 +102,32 @@ def _atoms(things: Sequence[Any]) -> Any:
 
 
 def figure(things: Sequence[Any]) -> Any:
-    """A `plotly.graph_objects.Figure` of shapes side by side, +y up."""
+    """A `plotly.graph_objects.Figure` of molecules, crystals and shapes side by side, +y up.
+
+    What py3Dmol draws needs its script from the web; a figure of plotly is whole in itself.
+
+    Raises:
+        Gen3dError: other objects.
+    """
     plotly = require("plotly.graph_objects", "viewer")
     subplots = require("plotly.subplots", "viewer")
     across = math.ceil(math.sqrt(len(things)))
     down = math.ceil(len(things) / across)
     cells = [[{"type": "scene"}] * across for _ in range(down)]
     made = subplots.make_subplots(down, across, specs=cells, horizontal_spacing=0.01, vertical_spacing=0.01)
-    traces: dict[str, Callable[[Any], Any]] = {
-        "PointCloud": lambda cloud: _cloud(plotly, cloud),
-        "Trimesh": lambda mesh: _mesh(plotly, mesh),
-        "VoxelGrid": lambda grid: _mesh(plotly, grid.as_boxes()),
+    traces: dict[str, Callable[[Any], list[Any]]] = {
+        "Mol": lambda mol: _molecule(plotly, mol),
+        "Structure": lambda crystal: _crystal(plotly, crystal),
+        "PointCloud": lambda cloud: [_cloud(plotly, cloud)],
+        "Trimesh": lambda mesh: [_mesh(plotly, mesh)],
+        "VoxelGrid": lambda grid: [_mesh(plotly, grid.as_boxes())],
     }
     for number, thing in enumerate(things):
-        made.add_trace(traces[kind_of(thing)](thing), number // across + 1, number % across + 1)
+        kind = kind_of(thing)
+        if kind not in traces:
+            raise Gen3dError(f"a {kind} is no part of a figure; allowed: {', '.join(traces)}")
+        for trace in traces[kind](thing):
+            made.add_trace(trace, number // across + 1, number % across + 1)
     eye = {"x": 0.9, "y": 0.6, "z": 1.3}
     made.update_scenes(
         aspectmode="data", xaxis_visible=False, yaxis_visible=False, zaxis_visible=False,
@@ -123,6 +135,43 @@ def figure(things: Sequence[Any]) -> Any:
     )  # fmt: skip
     margin = dict.fromkeys("lrtb", 0)
     return made.update_layout(width=SIZE * across, height=SIZE * down, margin=margin, showlegend=False)
+
+
+def _molecule(plotly: Any, mol: Any) -> list[Any]:
+    places = np.array(mol.GetConformer().GetPositions())
+    bonds = np.array([(b.GetBeginAtomIdx(), b.GetEndAtomIdx()) for b in mol.GetBonds()], int).reshape(-1, 2)
+    numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()])
+    return [_lines(plotly, places[bonds], "rgb(120,120,120)", 6), _balls(plotly, places, numbers)]
+
+
+def _crystal(plotly: Any, crystal: Any) -> list[Any]:
+    lattice = np.array(crystal.lattice.matrix)
+    corners = np.stack(np.meshgrid(*3 * [[0, 1]], indexing="ij"), -1).reshape(-1, 3)
+    pairs = [(a, b) for a in range(8) for b in range(a) if np.abs(corners[a] - corners[b]).sum() == 1]
+    # A disordered site is drawn as its most frequent element.
+    numbers = np.array([max(s.species.items(), key=lambda e: e[1])[0].Z for s in crystal])
+    places = np.mod(crystal.frac_coords, 1.0) @ lattice
+    return [_lines(plotly, corners[np.array(pairs)] @ lattice, "black", 2), _balls(plotly, places, numbers)]
+
+
+def _balls(plotly: Any, places: np.ndarray, numbers: np.ndarray) -> Any:
+    from ase.data import chemical_symbols, covalent_radii
+    from ase.data.colors import jmol_colors
+
+    colours = [f"rgb({r},{g},{b})" for r, g, b in (255 * jmol_colors[numbers]).astype(int)]
+    line = {"color": "rgb(60,60,60)", "width": 1}
+    marker = {"size": 6 + 8 * covalent_radii[numbers], "color": colours, "opacity": 1.0, "line": line}
+    x, y, z = places.T
+    names = [chemical_symbols[number] for number in numbers]
+    return plotly.Scatter3d(x=x, y=y, z=z, mode="markers", marker=marker, text=names, hoverinfo="text")
+
+
+def _lines(plotly: Any, ends: np.ndarray, colour: str, width: float) -> Any:
+    """Lines between pairs of places (N, 2, 3)."""
+    gaps = np.full((len(ends), 1, 3), np.nan)
+    x, y, z = np.concatenate([ends, gaps], 1).reshape(-1, 3).T
+    line = {"color": colour, "width": width}
+    return plotly.Scatter3d(x=x, y=y, z=z, mode="lines", line=line, hoverinfo="skip")
 
 
 def _cloud(plotly: Any, cloud: Any) -> Any:

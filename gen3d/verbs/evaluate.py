@@ -26,6 +26,8 @@ class Evaluate:
     """Processes; by default one per core."""
     checks: dict[str, Any] = field(default_factory=dict)
     """Slower measurements to add, such as posebusters or xtb=100."""
+    report: bool = False
+    """Write report.html beside the measurements, with samples to look at; it opens anywhere, also offline."""
     quiet: bool = False
     """Show no progress."""
 
@@ -34,7 +36,7 @@ class Evaluate:
 
         out = self.out or (self.samples if self.samples.is_dir() else self.samples.parent) / "metrics.json"
         check_writable(out)
-        evaluate(
+        found = evaluate(
             self.domain,
             self.samples,
             self.reference,
@@ -44,3 +46,10 @@ class Evaluate:
             limit=self.limit,
             progress=show_progress(self.quiet),
         )
+        if self.report:
+            from gen3d import io
+            from gen3d.report import write_report
+
+            title = f"{self.domain}: {self.samples.name}"
+            page = write_report(out.with_name("report.html"), title, io.read(self.samples), metrics=found)
+            print(f"report: {page}")

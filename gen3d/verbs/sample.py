@@ -55,6 +55,8 @@ class Sample:
     overlap; shapes: there is something), and say how many were drawn."""
     preview: bool = True
     """Draw a contact sheet beside the samples, NAME.preview.png."""
+    report: bool = False
+    """Write a page about the samples beside them, NAME.report.html, that opens anywhere, also offline."""
     quiet: bool = False
     """Show no progress and no summary."""
     json: bool = False
@@ -137,6 +139,12 @@ class Sample:
         with atomic_write(_record(out, part)) as temporary:
             temporary.write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
         shown_in = model.domain.draw(objects, out.with_suffix(io.PREVIEW)) if self.preview else None
+        page: Path | None = None
+        if self.report:
+            from gen3d.report import write_report
+
+            title = f"{self.domain}: {len(objects)} samples, seed {self.seed}"
+            page = write_report(out.with_suffix(".report.html"), title, objects, record=record)
         if self.json:
             print(json.dumps(record, default=str))
         elif not self.quiet:
@@ -144,6 +152,8 @@ class Sample:
             print(f"{self.domain}: {len(objects)} samples in {seconds:.1f} s ({shown}) -> {_span(files)}")
             if shown_in is not None:
                 print(f"picture: {shown_in}")
+            if page is not None:
+                print(f"report: {page}")
         if shortage is not None:
             raise shortage
 

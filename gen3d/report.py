@@ -1,0 +1,115 @@
+"""One page about some samples that opens anywhere, also offline: what they look like, what was measured, and
+how they were made."""
+
+import base64
+import html
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gen3d.errors import require
+from gen3d.files import atomic_write
+from gen3d.viz import MOST, figure, kind_of
+
+PICTURES = 24
+"""Pictures that are shown of a list of them."""
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1000px; margin: 2rem auto; }
+table { border-collapse: collapse; margin: 1rem 0; }
+td, th { border-bottom: 1px solid #ddd; padding: .25rem .75rem .25rem 0; text-align: left; }
+td.number { text-align: right; font-variant-numeric: tabular-nums; }
+img { max-width: 100%; image-rendering: auto; }
+pre { background: #f5f5f5; padding: .75rem; overflow-x: auto; }
+"""
+
+
+def write_report(
+    path: Path,
+    title: str,
+    objects: Sequence[Any] = (),
+    *,
+    metrics: Mapping[str, Any] | None = None,
+    record: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write the page, a single HTML file.
+
+    Args:
+        path: of the file.
+        title: of the page.
+        objects: native objects, of which the first nine can be turned; None is a failed one.
+        metrics: what `gen3d.evaluate.evaluate` returns.
+        record: how the objects were made, as in samples.json.
+
+    Raises:
+        MissingExtra: plotly is not installed.
+    """
+    made = [thing for thing in objects if thing is not None]
+    parts = [f"<h1>{html.escape(title)}</h1>", _samples(made, len(objects))]
+    if metrics is not None:
+        parts += ["<h2>Measured</h2>", _measured(metrics)]
+    if record is not None:
+        parts += ["<h2>How it was made</h2>", _made(record)]
+    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
+    page = f"<!doctype html>\n<html><head>{head}</head>\n<body>\n{chr(10).join(parts)}\n</body></html>\n"
+    with atomic_write(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path
+
+
+def _samples(made: Sequence[Any], count: int) -> str:
+    if not made:
+        return "<p>There are no samples to show.</p>"
+    kinds = {kind_of(thing) for thing in made[:MOST]}
+    if kinds == {"Image"}:
+        shown = made[:PICTURES]
+        drawn = "".join(f'<img alt="" src="data:image/png;base64,{_png(picture)}">' for picture in shown)
+    elif "Scene" in kinds:
+        return f"<p>{count} scenes; gen3d view shows them.</p>"
+    else:
+        shown = made[:MOST]
+        script = require("plotly.offline", "viewer").get_plotlyjs()
+        plot = figure(shown).to_html(full_html=False, include_plotlyjs=False)
+        drawn = f"<script>{script}</script>{plot}"
+    return f"<p>{len(shown)} of {count} samples:</p>{drawn}"
+
+
+def _png(picture: Any) -> str:
+    written = io.BytesIO()
+    picture.save(written, "PNG")
+    return base64.b64encode(written.getvalue()).decode()
+
+
+def _measured(report: Mapping[str, Any]) -> str:
+    lines = ["<tr><th>metric</th><th>value</th><th>95% interval</th><th>best</th><th>definition</th></tr>"]
+    for name, metric in report["metrics"].items():
+        value, interval = metric["value"], metric.get("interval")
+        between = "" if interval is None else f"{interval[0]:.4g} to {interval[1]:.4g}"
+        cells = (
+            name,
+            "" if value is None else f"{value:.4g}",
+            between,
+            metric["better"],
+            metric["definition"],
+        )
+        lines.append(_row(cells, numbers=(1,)))
+    about = (
+        f"{report['n_samples']} samples, {report['n_failed']} of them failed, against {report['reference']}"
+    )
+    return f"<p>{html.escape(about)}</p><table>{''.join(lines)}</table>"
+
+
+def _made(record: Mapping[str, Any]) -> str:
+    plain = {name: value for name, value in record.items() if not isinstance(value, (dict, list))}
+    table = "".join(_row((name, value)) for name, value in plain.items())
+    whole = html.escape(json.dumps(record, indent=2, default=str))
+    return f"<table>{table}</table><details><summary>all of it</summary><pre>{whole}</pre></details>"
+
+
+def _row(cells: Sequence[Any], numbers: Sequence[int] = ()) -> str:
+    made = []
+    for number, cell in enumerate(cells):
+        kind = ' class="number"' if number in numbers else ""
+        made.append(f"<td{kind}>{html.escape(str(cell))}</td>")
+    return f"<tr>{''.join(made)}</tr>"
