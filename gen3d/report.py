@@ -17,6 +17,7 @@ PICTURES = 24
 """Pictures that are shown of a list of them."""
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1000px; margin: 2rem auto; }
+body { padding: 0 1rem; }
 table { border-collapse: collapse; margin: 1rem 0; }
 td, th { border-bottom: 1px solid #ddd; padding: .25rem .75rem .25rem 0; text-align: left; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }

@@ -128,7 +128,7 @@ def figure(things: Sequence[Any]) -> Any:
             raise Gen3dError(f"a {kind} is no part of a figure; allowed: {', '.join(traces)}")
         for trace in traces[kind](thing):
             made.add_trace(trace, number // across + 1, number % across + 1)
-    eye = {"x": 0.9, "y": 0.6, "z": 1.3}
+    eye = {"x": 1.3, "y": 0.9, "z": 1.9}
     made.update_scenes(
         aspectmode="data", xaxis_visible=False, yaxis_visible=False, zaxis_visible=False,
         camera={"up": {"x": 0, "y": 1, "z": 0}, "eye": eye},
