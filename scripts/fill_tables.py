@@ -145,7 +145,8 @@ def sketches(name: str) -> str:
     overlap = {(row["sketch"], row["strictness"]): row["overlap"] for row in found}
     lines = [("sketch", *(f"strictness {level:g}" for level in levels))]
     for sketch in dict.fromkeys(row["sketch"] for row in found):
-        lines.append((sketch, *(f"{overlap[sketch, level]:.2f}" for level in levels)))
+        values = (overlap.get((sketch, level)) for level in levels)
+        lines.append((sketch, *("" if value is None else f"{value:.2f}" for value in values)))
     return rows(*lines)
 
 
