@@ -122,14 +122,14 @@ class TestFields:
             torch.tensor([30.0]), torch.tensor([25.0]), radius=4.0, field_of_view=40.0, width=48, height=48
         )
         wanted = (scene.render(shots).colour.clamp(0, 1) * 255).round()
-        found = composed([scene], [np.zeros(3)], visitor(30.0, 25.0), 0.0, 48)
+        found = composed([(scene, np.zeros(3))], visitor(30.0, 25.0), 0.0, 48)
         assert np.abs(found.astype(float) - wanted.numpy()).max() <= 2
 
     def test_the_nearer_of_two_scenes_hides_the_other(self) -> None:
         red, blue = cube((0.95, 0.02, 0.02)), cube((0.02, 0.02, 0.95))
         near, far = np.array([1.5, 0, 0]), np.array([-1.5, 0, 0])
-        for scenes, places in (([red, blue], [near, far]), ([blue, red], [far, near])):
-            middle = composed(scenes, places, visitor(0.0, 5.0, 6.0), 0.0, 32)[16, 16]
+        for standing in ([(red, near), (blue, far)], [(blue, far), (red, near)]):
+            middle = composed(standing, visitor(0.0, 5.0, 6.0), 0.0, 32)[16, 16]
             assert middle[0] > 200 > 60 > middle[2]
 
     def test_a_moved_camera_begins_anew_and_the_last_picture_is_fine(self) -> None:
@@ -155,7 +155,7 @@ class TestCameraPath:
     def test_views_are_written_in_the_frame_of_the_scene(self, tmp_path: Path) -> None:
         page = Page([Column("red", [cube((0.9, 0.1, 0.1))])], port=18070)
         try:
-            page.places = [np.array([0.0, 0.0, 1.0])]
+            page.standing = [(cube((0.9, 0.1, 0.1)), np.array([0.0, 0.0, 1.0]))]
             page.keep(visitor(30.0, 25.0, aspect=1.5))
             page.write_path(tmp_path / "path.json")
         finally:

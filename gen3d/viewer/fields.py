@@ -20,13 +20,12 @@ OPENCV = torch.tensor([1.0, -1.0, -1.0])
 
 
 def composed(
-    scenes: Sequence[Scene], places: Sequence[np.ndarray], camera: Any, moment: float, size: int
+    standing: Sequence[tuple[Scene, np.ndarray]], camera: Any, moment: float, size: int
 ) -> np.ndarray:
-    """What a camera of a page sees of scenes that stand at places (3,): (H, W, 3) uint8, before white.
+    """What a camera of a page sees of scenes: (H, W, 3) uint8, before white.
 
     Args:
-        scenes: any number.
-        places: where each of them has been moved.
+        standing: scenes, and the places (3,) where they stand.
         camera: anything with viser's `wxyz`, `position`, `fov` (radians, from top to bottom) and `aspect`.
         moment: time in [0, 1], of scenes that move.
         size: pixels along the longer side.
@@ -35,9 +34,9 @@ def composed(
     colour, clear = torch.zeros(height, width, 3), torch.ones(height, width, 1)
     eye = np.asarray(camera.position, float)
     # Scenes stand apart, so that the nearer one is in front.
-    for number in np.argsort([np.linalg.norm(eye - place) for place in places]):
-        shot = _camera(camera, places[number], moment if scenes[number].moves else None, width, height)
-        seen = scenes[number].render(shot, background=(0.0, 0.0, 0.0))
+    for scene, place in sorted(standing, key=lambda one: float(np.linalg.norm(eye - one[1]))):
+        shot = _camera(camera, place, moment if scene.moves else None, width, height)
+        seen = scene.render(shot, background=(0.0, 0.0, 0.0))
         colour += clear * seen.colour[..., :3].clamp(0, 1)
         clear = clear * (1 - seen.opacity[..., None].clamp(0, 1))
     return ((colour + clear).clamp(0, 1) * 255).round().byte().numpy()

@@ -47,7 +47,7 @@ class Page:
 
     Attributes:
         server: `viser.ViserServer`.
-        scenes, places: fields that are rendered, and where they stand.
+        standing: fields that are rendered, and where they stand.
     """
 
     def __init__(self, columns: Sequence[Column], host: str = "127.0.0.1", port: int = 8080) -> None:
@@ -59,8 +59,7 @@ class Page:
         self.host, self.port = host, self.server.get_port()
         self.lock = threading.Lock()
         self.live: dict[int, Live] = {}
-        self.scenes: list[Scene] = []
-        self.places: list[np.ndarray] = []
+        self.standing: list[tuple[Scene, np.ndarray]] = []
         self.parts: list[Any] = []
         self.kept: list[dict[str, Any]] = []
         self.server.scene.set_up_direction("+z")
@@ -135,17 +134,22 @@ class Page:
         with self.lock, self.server.atomic():
             for part in self.parts:
                 part.remove()
-            self.parts, self.scenes, self.places = [], [], []
+            self.parts = []
+            standing: list[tuple[Scene, np.ndarray]] = []
             rows = self.shown()
             drawn = [[(name, self._drawing(thing)) for name, thing in row] for row in rows]
             sizes = [np.ptp(_upright(d), axis=0) for row in drawn for _, d in row]
             step = SPACE * max(float(np.max(sizes)) if sizes else 1.0, 1e-6)
             for i, row in enumerate(drawn):
-                for k, (name, picture) in enumerate(row):
+                for k, (_, picture) in enumerate(row):
                     place = np.array(
                         [(k - (len(row) - 1) / 2) * step, 0.0, ((len(drawn) - 1) / 2 - i) * step]
                     )
-                    self._put(f"/shown/{i}_{k}", name, picture, rows[i][k][1], place, step)
+                    shift = self._put(f"/shown/{i}_{k}", picture, place)
+                    if isinstance(thing := rows[i][k][1], Scene):
+                        standing.append((thing, shift))
+            # At once: visitors' threads read it meanwhile.
+            self.standing = standing
             across = max((len(row) for row in drawn), default=1)
             self.reach = step * max(across, len(drawn))
             listed = "; ".join(name for row in rows for name, _ in row)
@@ -157,18 +161,14 @@ class Page:
             return Drawing(thing.field.box.numpy(), lambda scene, name: None)
         return drawing(thing, cells=int(self.cells.value), y_up=self.up.value == "+y")
 
-    def _put(
-        self, path: str, name: str, picture: Drawing, thing: Any, place: np.ndarray, step: float
-    ) -> None:
+    def _put(self, path: str, picture: Drawing, place: np.ndarray) -> np.ndarray:
+        """Add an object with its middle at a place; returns how far it was moved."""
         points = _upright(picture)
         shift = place - (points.min(0) + points.max(0)) / 2
         api = self.server.scene
-        frame = api.add_frame(path, show_axes=False, position=shift, wxyz=picture.turn)
+        self.parts.append(api.add_frame(path, show_axes=False, position=shift, wxyz=picture.turn))
         picture.add(api, path)
-        self.parts.append(frame)
-        if isinstance(thing, Scene):
-            self.scenes.append(thing)
-            self.places.append(shift)
+        return shift
 
     def _welcome(self, client: Any) -> None:
         distance = 0.75 * self.reach / math.tan(FIELD_OF_VIEW / 2)
@@ -178,7 +178,7 @@ class Page:
         client.camera.look_at = (0.0, 0.0, 0.0)
         if any(isinstance(o, Scene) for c in self.columns for o in c.objects):
             live = Live(
-                lambda size: composed(self.scenes, self.places, client.camera, float(self.time.value), size),
+                lambda size: composed(self.standing, client.camera, float(self.time.value), size),
                 client.scene.set_background_image,
             )
             self.live[client.client_id] = live
@@ -212,7 +212,7 @@ class Page:
 
     def keep(self, camera: Any) -> None:
         """Add a view to the path, in the frame of the first scene, if there is one."""
-        place = self.places[0] if self.places else np.zeros(3)
+        place = self.standing[0][1] if self.standing else np.zeros(3)
         rows = [*pose(camera, place).tolist(), [0.0, 0.0, 0.0, 1.0]]
         self.kept.append(
             {
