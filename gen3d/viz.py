@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from gen3d.domains.atoms.unit_cell import unit_cell
 from gen3d.errors import Gen3dError, require
 from gen3d.fields.cameras import around
 from gen3d.media import pixels
@@ -145,13 +146,9 @@ def _molecule(plotly: Any, mol: Any) -> list[Any]:
 
 
 def _crystal(plotly: Any, crystal: Any) -> list[Any]:
-    lattice = np.array(crystal.lattice.matrix)
-    corners = np.stack(np.meshgrid(*3 * [[0, 1]], indexing="ij"), -1).reshape(-1, 3)
-    pairs = [(a, b) for a in range(8) for b in range(a) if np.abs(corners[a] - corners[b]).sum() == 1]
-    # A disordered site is drawn as its most frequent element.
-    numbers = np.array([max(s.species.items(), key=lambda e: e[1])[0].Z for s in crystal])
-    places = np.mod(crystal.frac_coords, 1.0) @ lattice
-    return [_lines(plotly, corners[np.array(pairs)] @ lattice, "black", 2), _balls(plotly, places, numbers)]
+    numbers, fractions, edges = unit_cell(crystal)
+    places = fractions @ np.array(crystal.lattice.matrix)
+    return [_lines(plotly, edges, "black", 2), _balls(plotly, places, numbers)]
 
 
 def _balls(plotly: Any, places: np.ndarray, numbers: np.ndarray) -> Any:

@@ -186,6 +186,9 @@ class TestContents:
     def test_what_is_missing_is_named(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["view", str(tmp_path / "none.sdf"), "--no-open"]) == 2
         assert "none.sdf" in capsys.readouterr().err
+        (tmp_path / "bad.sdf").write_text("junk")
+        assert main(["view", str(tmp_path / "bad.sdf"), "--no-open"]) == 2
+        assert "can be read; the file may be damaged or cut off" in capsys.readouterr().err
         with pytest.raises(Gen3dError, match="no path is given"):
             open_page([])
 

@@ -47,9 +47,12 @@ class Evaluate:
             progress=show_progress(self.quiet),
         )
         if self.report:
-            from gen3d import io
+            from gen3d import domains, io
+            from gen3d.domains.base import SceneDomain
             from gen3d.report import write_report
 
             title = f"{self.domain}: {self.samples.name}"
-            page = write_report(out.with_name("report.html"), title, io.read(self.samples), metrics=found)
+            scenes = issubclass(domains.find(self.domain), SceneDomain)
+            shown = [] if scenes else io.read(self.samples)
+            page = write_report(out.with_name("report.html"), title, shown, metrics=found)
             print(f"report: {page}")

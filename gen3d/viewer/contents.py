@@ -51,4 +51,7 @@ def contents(path: Path) -> list[Column]:
             if isinstance(found, PaintedMesh):
                 found = textured(found.mesh, found.image)
             return [Column(name, [found])]
-    return [Column(name, io.read(path))]
+    objects = io.read(path)
+    if not objects:
+        raise Gen3dError(f"nothing in {path} can be read; the file may be damaged or cut off")
+    return [Column(name, objects)]

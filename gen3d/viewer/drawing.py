@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gen3d.domains.atoms.unit_cell import CORNERS, unit_cell
 from gen3d.errors import Gen3dError, require
 
 BALL, STICK = 0.35, 0.12
@@ -80,16 +81,12 @@ def _crystal(structure: Any, cells: int) -> Drawing:
 
     lattice = np.array(structure.lattice.matrix)
     shifts = np.stack(np.meshgrid(*3 * [np.arange(cells)], indexing="ij"), -1).reshape(-1, 3)
-    own = np.mod(structure.frac_coords, 1.0)
+    numbers, own, edges = unit_cell(structure)
     positions = (own[None] + shifts[:, None]).reshape(-1, 3) @ lattice
-    # A disordered site is drawn as its most frequent element.
-    numbers = np.tile([max(s.species.items(), key=lambda e: e[1])[0].Z for s in structure], len(shifts))
+    numbers = np.tile(numbers, len(shifts))
     radii = covalent_radii[numbers]
     bonds = _near(positions, radii)
-    corners = np.stack(np.meshgrid(*3 * [[0, 1]], indexing="ij"), -1).reshape(-1, 3)
-    pairs = [(a, b) for a in range(8) for b in range(a) if np.abs(corners[a] - corners[b]).sum() == 1]
-    edges = corners[np.array(pairs)] @ lattice
-    outline = np.concatenate([positions, cells * corners @ lattice])
+    outline = np.concatenate([positions, cells * CORNERS @ lattice])
 
     def add(scene: Any, name: str) -> None:
         _add_atoms(scene, name, positions, numbers, bonds, np.ones(len(bonds), int))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gen3d.domains.atoms.unit_cell import CORNERS, unit_cell
 from gen3d.errors import Gen3dError, require
 from gen3d.files import atomic_write
 
@@ -71,13 +72,10 @@ def picture(thing: Any, size: int) -> np.ndarray:
     else:
         lattice = np.array(thing.lattice.matrix)
         middle, turned = lattice.sum(0) / 2, _view()
-        # A disordered site is drawn as its most frequent element.
-        numbers = np.array([max(s.species.items(), key=lambda e: e[1])[0].Z for s in thing])
-        places = (np.mod(thing.frac_coords, 1.0) @ lattice - middle) @ turned.T
-        cube = np.stack(np.meshgrid(*3 * [[0, 1]], indexing="ij"), -1).reshape(-1, 3)
-        corners = (cube @ lattice - middle) @ turned.T
-        pairs = [(a, b) for a in range(8) for b in range(a) if np.abs(cube[a] - cube[b]).sum() == 1]
-        edges = corners[np.array(pairs)]
+        numbers, fractions, edges = unit_cell(thing)
+        places = (fractions @ lattice - middle) @ turned.T
+        corners = (CORNERS @ lattice - middle) @ turned.T
+        edges = (edges - middle) @ turned.T
         sticks = []
     radii = BALL * (covalent_radii[numbers] + 0.5)
     reach = float(np.abs(np.concatenate([corners, places])[:, :2]).max()) + float(radii.max())
