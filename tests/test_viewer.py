@@ -189,6 +189,8 @@ class TestContents:
         (tmp_path / "bad.sdf").write_text("junk")
         assert main(["view", str(tmp_path / "bad.sdf"), "--no-open"]) == 2
         assert "can be read; the file may be damaged or cut off" in capsys.readouterr().err
+        with pytest.raises(Gen3dError, match=r"cannot listen at '192\.0\.2\.1'"):
+            open_page([TINY / "qm9.sdf"], "192.0.2.1")
         with pytest.raises(Gen3dError, match="no path is given"):
             open_page([])
 

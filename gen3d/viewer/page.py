@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import math
+import socket
 import threading
 import time
 from collections.abc import Sequence
@@ -242,7 +243,11 @@ class Page:
             self.told.content = "no views yet: move the camera, then press *Add this view*"
             return
         target = Path(self.path.value)
-        self.write_path(target)
+        try:
+            self.write_path(target)
+        except OSError as error:
+            self.told.content = f"cannot write {target}: {error.strerror}"
+            return
         self.told.content = f"{len(self.kept)} views in {target}"
 
 
@@ -263,9 +268,17 @@ def open_page(paths: Sequence[Path], host: str = "127.0.0.1", port: int = 8080) 
         port: the first that is tried; a free one above is taken where it is not.
 
     Raises:
-        Gen3dError: there are no paths, or one of them holds nothing that can be shown.
+        Gen3dError: there are no paths, one of them holds nothing that can be shown, or this machine has no
+            such address.
         MissingExtra: viser is not installed.
     """
     if not paths:
         raise Gen3dError("no path is given; name files or folders to look at")
+    try:
+        with socket.socket() as trial:
+            trial.bind((host, 0))
+    except OSError as error:
+        raise Gen3dError(
+            f"cannot listen at {host!r}: {error.strerror}; 127.0.0.1 is for this machine, 0.0.0.0 for all"
+        ) from error
     return Page([column for path in paths for column in contents(path)], host, port)
