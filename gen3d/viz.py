@@ -1,7 +1,7 @@
 """`show(thing)` in Jupyter: the viewer that the field uses for each kind of native object.
 
 Molecules and crystals are shown by py3Dmol, clouds, meshes and voxels by plotly, scenes as a film around
-them.
+them. `sheet(things)` is a picture of them instead, which stays in a notebook that nobody runs.
 In the browser, without Jupyter, `gen3d view` shows the same objects.
 """
 
@@ -10,16 +10,21 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from gen3d.domains.atoms.contact_sheet import picture as atoms_picture
 from gen3d.domains.atoms.unit_cell import unit_cell
+from gen3d.domains.shapes.contact_sheet import picture as shape_picture
 from gen3d.errors import Gen3dError, require
 from gen3d.fields.cameras import around
 from gen3d.media import pixels
 from gen3d.scenes.scene import Scene
+
+if TYPE_CHECKING:
+    import PIL.Image
 
 SIZE = 320
 """Pixels along a side of one object."""
@@ -30,6 +35,8 @@ FILM, FILM_SIZE, FILM_SECONDS = 24, 160, 4.0
 """Pictures of a film around a scene, the pixels along a side of them, and how long it takes."""
 ELEVATION, DISTANCE = 20.0, 1.0
 """Degrees from which it looks down, and from how many diagonals of the box."""
+TITLE = 20
+"""Pixels of a line of words below a picture of a sheet."""
 NAMES = ("Mol", "Structure", "PointCloud", "Trimesh", "VoxelGrid", "Image", "Scene")
 
 
@@ -69,6 +76,57 @@ def show(thing: Any) -> Any:
     if len(things) > 1:
         raise Gen3dError(f"{len(things)} objects of kinds {', '.join(sorted(kinds))}; show them one by one")
     return things[0] if kinds == {"Image"} else film(things[0])
+
+
+def sheet(
+    things: Any, titles: Sequence[str] = (), *, columns: int | None = None, size: int = 200
+) -> "PIL.Image.Image":
+    """A picture of molecules, crystals, shapes or pictures, row by row; failed ones (None) stay white.
+
+    Args:
+        things: native objects, or one of them; shapes share one scale, that of the box from -1 to 1.
+        titles: a line below each of the first, as many as there are; what is too long ends in "…".
+        columns: pictures in a row; by default about as many as rows.
+        size: width and height of each, in pixels.
+
+    Raises:
+        Gen3dError: an object of which there is no picture, an empty list, or more titles than objects.
+        MissingExtra: what draws them is not installed; the message names the extra.
+    """
+    image = require("PIL.Image", "shapes")
+    draw = require("PIL.ImageDraw", "shapes")
+    font = require("PIL.ImageFont", "shapes").load_default(13)
+    things = list(things) if isinstance(things, (list, tuple)) else [things]
+    if not things:
+        raise Gen3dError("there is nothing to show: the list is empty")
+    if len(titles) > len(things):
+        raise Gen3dError(f"{len(titles)} titles for {len(things)} objects; allowed: one for each")
+    across = columns or math.ceil(math.sqrt(len(things)))
+    line = TITLE if titles else 0
+    made = image.new("RGB", (across * size, math.ceil(len(things) / across) * (size + line)), "white")
+    for number, thing in enumerate(things):
+        left, top = number % across * size, number // across * (size + line)
+        if thing is not None:
+            made.paste(_small(thing, size), (left, top))
+        if number < len(titles):
+            words, middle = str(titles[number]), (left + size / 2, top + size + line / 2)
+            while font.getlength(words) > size:
+                words = words.removesuffix("…")[:-1] + "…"
+            draw.Draw(made).text(middle, words, "black", font, "mm")
+    return made
+
+
+def _small(thing: Any, size: int) -> "PIL.Image.Image":
+    """A picture of one object, `size` pixels wide and high."""
+    image = require("PIL.Image", "shapes")
+    kind = kind_of(thing)
+    if kind in ("Mol", "Structure"):
+        return image.fromarray(atoms_picture(thing, size))
+    if kind in ("PointCloud", "Trimesh", "VoxelGrid"):
+        return image.fromarray(shape_picture(thing, size))
+    if kind == "Image":
+        return thing.convert("RGB").resize((size, size))
+    raise Gen3dError(f"a {kind} is in no sheet; render it first, and give the picture")
 
 
 def kind_of(thing: Any) -> str:

@@ -195,6 +195,23 @@ class TestPictures:
         seen = np.flatnonzero((box[:, 50] < 255).any(1))
         assert box[seen.min() + 8, 50].sum() > box[seen.max() - 8, 50].sum() + 30
 
+    @pytest.mark.parametrize("kind", ["cloud", "vertices", "faces"])
+    def test_own_colours_are_seen(self, kind: str) -> None:
+        """Green points, and a box with green corners or sides, are green and nothing else."""
+        green = [20, 200, 20, 255]
+        shape = CLOUD.copy() if kind == "cloud" else trimesh.creation.box()
+        if kind == "cloud":
+            shape.colors = np.tile(green, (len(shape.vertices), 1)).astype(np.uint8)
+        elif kind == "vertices":
+            shape.visual.vertex_colors = green
+        else:
+            shape.visual.face_colors = green
+        drawn = picture(shape, 64).astype(int)
+        inside = drawn[(drawn < 255).any(2)]
+        assert len(inside) > 20
+        assert (inside[:, 1] >= inside[:, [0, 2]].max(1)).all()
+        assert inside[:, 0].min() < 40
+
     def test_up_is_up_and_nearer_hides_farther(self) -> None:
         top = picture(trimesh.PointCloud(np.tile([0, 0.9, 0], (5, 1))), 100)
         rows = np.flatnonzero((top < 255).any((1, 2)))

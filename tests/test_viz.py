@@ -12,7 +12,7 @@ from PIL import Image
 import gen3d
 from gen3d import io
 from gen3d.errors import Gen3dError, MissingExtra
-from gen3d.viz import FILM, MOST, show
+from gen3d.viz import FILM, MOST, TITLE, sheet, show
 from tests.plain_scene import cube
 
 TINY = Path(__file__).parents[1] / "data" / "tiny"
@@ -68,3 +68,28 @@ def test_what_cannot_be_shown_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "py3Dmol", None)
     with pytest.raises(MissingExtra, match=r'pip install "gen3d\[viewer\]"'):
         show(io.read(TINY / "qm9.sdf"))
+
+
+def test_a_sheet_has_a_place_for_each_and_words_below() -> None:
+    molecule, crystal = io.read(TINY / "qm9.sdf")[0], io.read(TINY / "crystals.cif")[0]
+    red = Image.new("RGB", (9, 9), (255, 0, 0))
+    made = np.asarray(sheet([molecule, crystal, None, red, trimesh.creation.box()], columns=2, size=50))
+    assert made.shape == (150, 100, 3)
+    places = made.reshape(3, 50, 2, 50, 3).swapaxes(1, 2).reshape(6, 50, 50, 3)
+    drawn = [(place < 200).any() for place in places]
+    assert drawn == [True, True, False, True, True, False]
+    assert (places[3] == [255, 0, 0]).all()
+    titled = np.asarray(sheet([red, red], ["a", "much too long for a picture of its size"], size=50))
+    assert titled.shape == (50 + TITLE, 100, 3)
+    below = (titled[50:] < 128).any((0, 2))
+    assert below[:50].any()
+    assert below[50:].any()
+
+
+def test_what_is_in_no_sheet_is_named() -> None:
+    with pytest.raises(Gen3dError, match="a Scene is in no sheet"):
+        sheet(cube((1, 0, 0)))
+    with pytest.raises(Gen3dError, match="there is nothing to show"):
+        sheet([])
+    with pytest.raises(Gen3dError, match="2 titles for 1 objects"):
+        sheet(trimesh.creation.box(), ["a", "b"])

@@ -23,8 +23,8 @@ FINE = 2
 def contact_sheet(objects: Sequence[Any], path: Path, *, columns: int | None = None, size: int = 224) -> None:
     """Write a PNG with a small picture of every shape, row by row; failed ones stay white.
 
-    Clouds are drawn as shaded dots, the surfaces of meshes and voxel grids in one light. All share one view,
-    from the front and above, and one scale.
+    Clouds are drawn as shaded dots, the surfaces of meshes and voxel grids in one light, in their own colours
+    where points, vertices or faces have some. All share one view, from the front and above, and one scale.
 
     Args:
         objects: `trimesh.PointCloud`, `trimesh.Trimesh`, `trimesh.voxel.VoxelGrid` or None.
@@ -51,7 +51,7 @@ def contact_sheet(objects: Sequence[Any], path: Path, *, columns: int | None = N
 
 def picture(shape: Any, size: int) -> np.ndarray:
     """One shape as an image (size, size, 3), uint8."""
-    points, normals = _surface(shape)
+    points, normals, hues = _surface(shape)
     turn, tilt = np.deg2rad(VIEW)
     fine = size * FINE
     about_y = np.array([[np.cos(turn), 0, np.sin(turn)], [0, 1, 0], [-np.sin(turn), 0, np.cos(turn)]])
@@ -65,22 +65,27 @@ def picture(shape: Any, size: int) -> np.ndarray:
     else:
         facing = np.abs(normals @ (LIGHT / np.linalg.norm(LIGHT)))
         light, radius = 0.4 + 0.85 * facing, max(1.0, 0.004 * fine)
-    colours = (HUE * light[:, None]).clip(0, 255)
+    colours = (hues * light[:, None]).clip(0, 255)
     # The unit box, turned, reaches 1.6 from its centre at most.
     across = (seen[:, :2] * [1, -1] / 1.6 + 1) * (fine / 2)
     drawn = _splat(across, seen[:, 2], colours, radius, fine)
     return drawn.reshape(size, FINE, size, FINE, 3).mean((1, 3)).round().astype(np.uint8)
 
 
-def _surface(shape: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    """Points of a shape and, where it has a surface, their normals."""
+def _surface(shape: Any) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """Points of a shape, their normals where it has a surface, and colours that broadcast over them."""
     trimesh = require("trimesh", "shapes")
     if isinstance(shape, trimesh.voxel.VoxelGrid):
         shape = shape.marching_cubes.apply_transform(shape.transform)
     if isinstance(shape, trimesh.Trimesh):
         points, faces = trimesh.sample.sample_surface(shape, SURFACE_POINTS, seed=0)
-        return np.asarray(points), np.asarray(shape.face_normals)[faces]
-    return cloud_of(shape, SURFACE_POINTS), None
+        coloured = shape.visual.kind in ("vertex", "face")
+        hues = shape.visual.face_colors[faces, :3] if coloured else HUE
+        return np.asarray(points), np.asarray(shape.face_normals)[faces], hues
+    own = getattr(shape, "colors", ())
+    if len(own) and len(own) == len(shape.vertices) <= SURFACE_POINTS:
+        return np.asarray(shape.vertices), None, np.asarray(own)[:, :3]
+    return cloud_of(shape, SURFACE_POINTS), None, HUE
 
 
 def _splat(
