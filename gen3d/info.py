@@ -16,7 +16,20 @@ from gen3d.locate import SHIPPED
 SHOWN = ("torch", "numpy", "rdkit", "pymatgen", "ase", "accelerate", "safetensors", "tyro")
 """Packages whose versions can change what is generated."""
 
-USER_EXTRAS = ("atoms", "eval", "train")
+HEADLINES = (
+    "validity",
+    "uniqueness",
+    "novelty",
+    "molecule_stability",
+    "1nna_cd",
+    "cov_cd",
+    "1nna_emd",
+    "1nna_iou",
+    "cov_iou",
+    "colour_right",
+    "class_right",
+)
+"""Metrics, all in percent, by which a model is judged first: shown where a model card has them."""
 
 
 def versions() -> dict[str, str]:
@@ -34,7 +47,7 @@ def collect() -> dict[str, Any]:
         "versions": versions(),
         "devices": devices(),
         "domains": domains.names(),
-        "extras": {extra: missing(extra) for extra in USER_EXTRAS},
+        "extras": {extra: missing(extra) for extra in extras()},
         "checkpoints": {folder.parent.name: shipped(folder.parent) for folder in _shipped_weights()},
     }
 
@@ -54,12 +67,17 @@ def devices() -> list[dict[str, Any]]:
     return found
 
 
-def missing(extra: str) -> list[str]:
-    """The packages of an extra that are not installed."""
+def extras() -> list[str]:
+    """The extras that `pip install "gen3d[EXTRA]"` knows."""
     try:
-        lines = metadata.requires("gen3d") or []
+        return metadata.metadata("gen3d").get_all("Provides-Extra") or []
     except metadata.PackageNotFoundError:  # run from a checkout that is not installed
         return []
+
+
+def missing(extra: str) -> list[str]:
+    """The packages of one of `extras()` that are not installed."""
+    lines = metadata.requires("gen3d") or []
     marked = [line for line in lines if re.search(rf"extra\s*==\s*['\"]{extra}['\"]", line)]
     names = [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in marked]
     return [name for name in names if _version(name) is None]
@@ -71,7 +89,7 @@ def shipped(folder: Path) -> dict[str, Any]:
     return {
         "domain": checkpoint.read_config(folder).get("domain"),
         "megabytes": round(weights.stat().st_size / 1e6, 1),
-        "metrics": _card_metrics(folder / checkpoint.CARD),
+        "metrics": card_metrics(folder / checkpoint.CARD),
     }
 
 
@@ -86,11 +104,17 @@ def render(facts: Mapping[str, Any]) -> str:
         state = "installed" if not absent else f'lacks {", ".join(absent)}: pip install "gen3d[{extra}]"'
         lines.append(f"extra      {extra}: {state}")
     for name, card in facts["checkpoints"].items():
-        lines.append(f"checkpoint {name}: domain {card['domain']}, {card['megabytes']} MB")
-        lines += [f"             {metric}: {value}" for metric, value in card["metrics"].items()]
+        lines.append(f"checkpoint {name}: domain {card['domain']}, {card['megabytes']} MB; {_headline(card)}")
     if not facts["checkpoints"]:
         lines.append("checkpoint none")
+    lines.append("gen3d info --json has every number of the checkpoints")
     return "\n".join(lines)
+
+
+def _headline(card: Mapping[str, Any]) -> str:
+    """The first things to know of a model, in one line."""
+    found = {name: card["metrics"][name] for name in HEADLINES if name in card["metrics"]}
+    return ", ".join(f"{name} {value:.1f}%" for name, value in found.items()) or "no numbers"
 
 
 def _shipped_weights() -> list[Path]:
@@ -104,7 +128,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _card_metrics(card: Path) -> dict[str, Any]:
+def card_metrics(card: Path) -> dict[str, Any]:
     """The numbers under `model-index` in a model card's front matter, which is the hub's place for them."""
     if not card.is_file():
         return {}

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,8 @@ from gen3d.errors import Gen3dError
 from gen3d.generator import Generator
 from gen3d.train import run_config
 
-TINY = Path(__file__).parents[1] / "data" / "tiny"
+ROOT = Path(__file__).parents[1]
+TINY = ROOT / "data" / "tiny"
 
 
 def run(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -158,6 +160,26 @@ def test_a_mistake_inside_a_process_has_no_traceback() -> None:
     ]
 
 
+def test_a_bug_keeps_its_traceback_and_is_status_1() -> None:
+    code = (
+        "import sys; from gen3d import cli\n"
+        "def fail(self): raise ValueError('a bug')\n"
+        "cli.VERBS['info'].run = fail\n"
+        "sys.exit(cli.main(['info']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Traceback")
+    assert done.stderr.endswith("ValueError: a bug\n")
+
+
+def test_the_documented_statuses_are_those_of_the_code() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text("utf-8")
+    table = page.partition("## Exit status")[2].partition("\n## ")[0]
+    documented = [int(number) for number in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)]
+    assert documented == [0, 1, cli.USER_ERROR, cli.INTERRUPTED, cli.BROKEN_PIPE]
+
+
 def test_too_few_valid_samples_are_not_lost(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,12 +281,23 @@ def test_export_keeps_the_atoms(tmp_path: Path, capsys: pytest.CaptureFixture[st
         )
 
 
+def test_export_names_the_files_of_a_format_for_one_object(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["export", str(TINY / "crystals.cif"), str(tmp_path / "a.vasp")]) == 0
+    assert capsys.readouterr().out == f"4 objects -> {tmp_path / 'a_0000.vasp'} to a_0003.vasp\n"
+    assert "holds pictures, not a Structure" in fails(
+        capsys, "export", str(TINY / "crystals.cif"), str(tmp_path / "a.png")
+    )
+
+
 def test_info_tells_versions_extras_and_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from gen3d import info
 
-    index = "model-index:\n- name: m\n  results:\n  - metrics:\n    - {type: validity, value: 91.5}\n"
+    numbers = "    - {type: validity, value: 91.5}\n    - {type: bond_lengths_w1, value: 0.014}\n"
+    index = f"model-index:\n- name: m\n  results:\n  - metrics:\n{numbers}"
     card = f"---\n{index}---\n# Card\n"
     generator(tmp_path / "ring", card=card, monkeypatch=monkeypatch)
     monkeypatch.setattr(info, "SHIPPED", tmp_path)
@@ -272,9 +305,16 @@ def test_info_tells_versions_extras_and_numbers(
     facts = json.loads(capsys.readouterr().out)
     assert facts["versions"]["torch"] == torch.__version__
     assert facts["extras"]["atoms"] == []
-    assert facts["checkpoints"]["ring"]["metrics"] == {"validity": 91.5}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert set(facts["extras"]) == set(project["optional-dependencies"])
+    assert facts["checkpoints"]["ring"]["metrics"] == {"validity": 91.5, "bond_lengths_w1": 0.014}
+    monkeypatch.setattr(info, "_version", lambda package: None if package == "rdkit" else "1")
     assert cli.main(["info"]) == 0
-    assert "validity: 91.5" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert 'extra      atoms: lacks rdkit: pip install "gen3d[atoms]"' in said
+    assert "extra      text: installed" in said
+    (line,) = (line for line in said.splitlines() if line.startswith("checkpoint"))
+    assert line.endswith(" MB; validity 91.5%")
 
 
 # ---- sampling, on a tiny real domain

@@ -22,5 +22,6 @@ class Export:
         io.format_of(self.target, "write")
         check_writable(self.target)
         objects = io.read(self.source)
-        io.write(objects, self.target)
-        print(f"{len(objects)} objects -> {self.target}")
+        files = io.write(objects, self.target)
+        last = f" to {files[-1].name}" if len(files) > 1 else ""
+        print(f"{len(objects)} objects -> {files[0]}{last}")

@@ -8,8 +8,15 @@ from gen3d.errors import Gen3dError, require
 
 
 def write_png(objects: Sequence[Any], path: Path) -> None:
-    """Write the only one of `objects`, a `PIL.Image.Image`."""
-    objects[0].save(path, format="PNG")
+    """Write the only one of `objects`, a `PIL.Image.Image`.
+
+    Raises:
+        Gen3dError: it is something else.
+    """
+    (picture,) = objects
+    if not isinstance(picture, require("PIL.Image", "scenes").Image):
+        raise Gen3dError(f".png holds pictures, not a {type(picture).__name__}")
+    picture.save(path, format="PNG")
 
 
 def read_objects(path: Path, *, failures: bool) -> Iterator[Any]:
