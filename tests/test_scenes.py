@@ -196,6 +196,18 @@ class TestSeeing:
         assert len(mesh.faces) > 100
         assert np.ptp(mesh.visual.vertex_colors[:, :3], axis=0).max() > 30
 
+    def test_glb_has_y_up_as_gltf_asks(self, run, tmp_path):
+        boxes = {}
+        for suffix in ("glb", "ply"):
+            path = tmp_path / f"a.{suffix}"
+            words = ("--checkpoint", run, "--time", "0.5", "--resolution", "24", "--out", path)
+            assert command("sample", *words, "--quiet") == 0
+            boxes[suffix] = trimesh.load(path, force="mesh").bounds
+        low, high = boxes["ply"]
+        np.testing.assert_allclose(
+            boxes["glb"], [[low[0], low[2], -high[1]], [high[0], high[2], -low[1]]], atol=1e-5
+        )
+
     def test_a_mesh_for_each_picture(self, run, tmp_path):
         words = (
             "--checkpoint",

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from gen3d.domains.dynamic_scene.options import DynamicSceneOptions
 from gen3d.errors import Gen3dError
 from gen3d.fields.cameras import Cameras, around
 from gen3d.files import atomic_write
+from gen3d.scenes.gallery import Z_TO_Y
 from gen3d.scenes.scene import Scene
 
 MESHES = (".glb", ".obj", ".ply")
@@ -111,8 +113,10 @@ def _meshes(scene: Scene, options: DynamicSceneOptions, out: Path, suffix: str, 
     return files
 
 
-def _write_mesh(made: object, path: Path) -> None:
-    content = made.export(file_type=path.suffix[1:])  # type: ignore[attr-defined]
+def _write_mesh(made: Any, path: Path) -> None:
+    if path.suffix == ".glb":
+        made.apply_transform(Z_TO_Y)  # glTF has +y up; other formats leave it open
+    content = made.export(file_type=path.suffix[1:])
     with atomic_write(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
