@@ -14,6 +14,7 @@ from typing import Any
 
 from gen3d import domains, io
 from gen3d.config import convert
+from gen3d.curves import read_values
 from gen3d.domains.base import Domain, GenerativeDomain, Metric, SceneDomain
 from gen3d.errors import Gen3dError
 from gen3d.files import atomic_write
@@ -27,6 +28,9 @@ PACKAGES = (
 )  # fmt: skip
 """Packages whose version can change a measured value."""
 
+WORDS = ("metric", "95 % interval", "best", "definition")
+"""Columns of the table that hold no numbers."""
+
 
 def evaluate(
     domain_name: str,
@@ -37,6 +41,8 @@ def evaluate(
     checks: Mapping[str, Any] | None = None,
     workers: int | None = None,
     limit: int | None = None,
+    compare: Sequence[str] = (),
+    table: bool = True,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Measure samples by the metrics of their domain, print them as a table and keep them as JSON.
@@ -54,17 +60,20 @@ def evaluate(
         workers: processes, all cores by default; 0 computes in this one. A script that uses more than 0 must
             do its work under `if __name__ == "__main__":`.
         limit: use only the first samples, at most so many.
+        compare: whose values to show beside these: `metrics.json` files, or checkpoints by their model cards.
+        table: print the table.
         progress: show progress bars.
 
     Returns:
-        The content of metrics.json: the setting, the versions and, under "metrics", by name, value
-        (None when it could not be computed), definition, better, citation and, where there is one, the 95 %
-        interval.
+        The content of metrics.json: the setting, the versions, under "metrics", by name, value (None when it
+        could not be computed), definition, better, citation and, where there is one, the 95 % interval, and
+        under "compared" the values of others.
 
     Raises:
         Gen3dError: the domain or data do not exist, a check is unknown, or there are no samples.
     """
     started = time.perf_counter()
+    compared = {source: read_values(source) for source in compare}
     if limit is not None and limit < 1:
         raise Gen3dError(f"limit is {limit}; at least 1 sample is needed")
     cls = domains.find(domain_name)
@@ -75,21 +84,23 @@ def evaluate(
     objects = _first(_read_samples(domain, samples), limit)
     if not len(objects):
         raise Gen3dError("there are no samples to evaluate")
-    compared = _read_reference(domain, reference, split)
-    metrics = domain.metrics(objects, compared, workers=workers, progress=progress, **options)
+    known = _read_reference(domain, reference, split)
+    metrics = domain.metrics(objects, known, workers=workers, progress=progress, **options)
     report = {
         "domain": domain_name,
         "samples": _label(samples),
         "reference": _label(reference),
         "n_samples": len(objects),
         "n_failed": sum(sample is None for sample in objects),
-        "n_reference": len(compared) if hasattr(compared, "__len__") else None,
+        "n_reference": len(known) if hasattr(known, "__len__") else None,
         "checks": options,
         "metrics": {metric.name: _entry(metric) for metric in metrics},
+        **({"compared": compared} if compared else {}),
         "seconds": round(time.perf_counter() - started, 3),
         "versions": _versions(),
     }
-    print(format_table(report))
+    if table:
+        print(format_table(report))
     if out is not None:
         _write(report, Path(out))
     return report
@@ -97,7 +108,24 @@ def evaluate(
 
 def format_table(report: Mapping[str, Any]) -> str:
     """The metrics of a report as aligned text."""
-    rows = [("metric", "value", "95 % interval", "best", "definition")]
+    rows = table_rows(report)
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    head = f"{report['domain']}: {report['n_samples']} samples, {report['n_failed']} of them failed"
+    lines = [f"{head}; {report['seconds']:.1f} s"]
+    for row in rows:
+        # numbers end, and text begins, at a common column
+        cells = [
+            cell.ljust(w) if name in WORDS else cell.rjust(w)
+            for name, cell, w in zip(rows[0], row, widths, strict=True)
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def table_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The metrics of a report as rows of a table, of which the first has the names of the columns."""
+    others = report.get("compared", {})
+    rows = [("metric", "value", "95 % interval", *map(_short, others), "best", "definition")]
     for name, metric in report["metrics"].items():
         interval = metric.get("interval")
         rows.append(
@@ -105,21 +133,12 @@ def format_table(report: Mapping[str, Any]) -> str:
                 name,
                 _number(metric["value"]),
                 "" if interval is None else f"{_number(interval[0])} to {_number(interval[1])}",
+                *(_number(values[name]) if name in values else "" for values in others.values()),
                 str(metric["better"]),
                 metric["definition"],
             )
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    head = f"{report['domain']}: {report['n_samples']} samples, {report['n_failed']} of them failed"
-    lines = [f"{head}; {report['seconds']:.1f} s"]
-    for row in rows:
-        # numbers end, and text begins, at a common column
-        cells = [
-            cell.rjust(w) if column == 1 else cell.ljust(w)
-            for column, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    return rows
 
 
 def _check_options(domain: Domain, options: Mapping[str, Any]) -> None:
@@ -211,6 +230,11 @@ def _write(report: Mapping[str, Any], out: Path) -> None:
 
 def _label(source: Any) -> str | None:
     return str(source) if isinstance(source, (str, Path)) else None
+
+
+def _short(source: str) -> str:
+    """What a column of another's values is called: the end of a path."""
+    return Path(source).stem if Path(source).stem != "metrics" else Path(source).parent.name or source
 
 
 def _number(value: float | None) -> str:

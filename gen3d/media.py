@@ -1,6 +1,8 @@
 """Pictures and films of results: PNG, GIF, MP4 or a folder of PNGs, and what depth and normals look like."""
 
-from collections.abc import Iterable
+import io
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,50 @@ def write_png(picture: Tensor, path: Path) -> None:
     content = image.fromarray(pixels(picture))
     with atomic_write(path) as temporary:
         content.save(temporary, format="PNG")
+
+
+def write_sheet(pictures: Sequence[np.ndarray | None], path: Path, columns: int | None = None) -> None:
+    """Write pictures of one size side by side, row by row, as a PNG; None stays white.
+
+    Args:
+        pictures: uint8 (H, W, 3).
+        path: of the PNG.
+        columns: pictures in a row; by default about as many as rows.
+
+    Raises:
+        Gen3dError: there are no pictures, all are None, or their sizes differ.
+        MissingExtra: pillow is not installed.
+    """
+    image = require("PIL.Image", "scenes")
+    shapes = {picture.shape for picture in pictures if picture is not None}
+    if len(shapes) != 1:
+        raise Gen3dError(
+            f"{path}: {len(pictures)} pictures of {len(shapes)} sizes; allowed: some, all of one size"
+        )
+    ((height, width, _),) = shapes
+    columns = columns or math.ceil(math.sqrt(len(pictures)))
+    rows = math.ceil(len(pictures) / columns)
+    sheet = np.full((rows * height, columns * width, 3), 255, np.uint8)
+    for number, picture in enumerate(pictures):
+        y, x = number // columns * height, number % columns * width
+        if picture is not None:
+            sheet[y : y + height, x : x + width] = picture
+    with atomic_write(path) as temporary:
+        image.fromarray(sheet).save(temporary, format="PNG")
+
+
+def gif(pictures: Sequence[Tensor], seconds: float) -> bytes:
+    """A GIF that shows pictures (H, W, 3) over and over, all of them in `seconds`.
+
+    Raises:
+        MissingExtra: pillow is not installed.
+    """
+    image = require("PIL.Image", "scenes")
+    frames = [image.fromarray(pixels(picture)) for picture in pictures]
+    written = io.BytesIO()
+    pause = 1000 * seconds / len(frames)
+    frames[0].save(written, "GIF", save_all=True, append_images=frames[1:], duration=pause, loop=0)
+    return written.getvalue()
 
 
 def write_film(pictures: Iterable[Tensor], path: Path, fps: float = 24.0) -> list[Path]:

@@ -1,6 +1,6 @@
 """Runs that fit one scene: what `gen3d.train` is for transformers.
 
-A run folder holds `config.yaml`, `metrics.jsonl`, `checkpoint/` (what `gen3d.load` reads),
+A run folder holds `config.yaml`, `metrics.jsonl`, `curves.png`, `checkpoint/` (what `gen3d.load` reads),
 `state.safetensors` (what a resume reads) and, where a scene can be drawn quickly, `preview.png`. The same
 command resumes exactly where it stopped.
 """
@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from gen3d import domains
 from gen3d.config import load_yaml, to_dict
+from gen3d.curves import draw_training, drawn
 from gen3d.domains.base import Fitting, SceneDomain
 from gen3d.errors import Gen3dError
 from gen3d.files import atomic_write
@@ -89,6 +90,7 @@ def optimise(
         run.save(out / STATE)
         run.write(out / "checkpoint")
         run.preview(out / "preview.png")
+        drawn(draw_training, out)
     return out / "checkpoint"
 
 

@@ -5,16 +5,20 @@ import base64
 import html
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gen3d.errors import require
+from gen3d.evaluate import WORDS, table_rows
 from gen3d.files import atomic_write
-from gen3d.viz import MOST, figure, kind_of
+from gen3d.media import gif
+from gen3d.viz import MOST, figure, film, kind_of
 
 PICTURES = 24
 """Pictures that are shown of a list of them."""
+TURN, TURN_WIDTH, TURN_SECONDS = 24, 240, 4.0
+"""Pictures of a film around a scene, their width in pixels, and how long going around takes."""
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1000px; margin: 2rem auto; }
 body { padding: 0 1rem; }
@@ -33,6 +37,7 @@ def write_report(
     *,
     metrics: Mapping[str, Any] | None = None,
     record: Mapping[str, Any] | None = None,
+    drawings: Mapping[str, bytes] | None = None,
 ) -> Path:
     """Write the page, a single HTML file.
 
@@ -42,14 +47,19 @@ def write_report(
         objects: native objects, of which the first nine can be turned; None is a failed one.
         metrics: what `gen3d.evaluate.evaluate` returns.
         record: how the objects were made, as in samples.json.
+        drawings: PNG or GIF by title.
 
     Raises:
         MissingExtra: plotly is not installed.
     """
     made = [thing for thing in objects if thing is not None]
-    parts = [f"<h1>{html.escape(title)}</h1>", _samples(made, len(objects))]
+    parts = [f"<h1>{html.escape(title)}</h1>"]
+    if objects:
+        parts.append(_samples(made, len(objects)))
     if metrics is not None:
         parts += ["<h2>Measured</h2>", _measured(metrics)]
+    for name, drawing in (drawings or {}).items():
+        parts += [f"<h2>{html.escape(name)}</h2>", _image(drawing)]
     if record is not None:
         parts += ["<h2>How it was made</h2>", _made(record)]
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
@@ -59,15 +69,26 @@ def write_report(
     return path
 
 
+def turning(domain: Any, scene: Any) -> dict[str, bytes]:
+    """The drawing of a scene for its page: a film around it.
+
+    Args:
+        domain: the `SceneDomain` of the scene.
+        scene: one of its scenes.
+    """
+    return {"From all around": gif(domain.turntable(scene, TURN, TURN_WIDTH), TURN_SECONDS)}
+
+
 def _samples(made: Sequence[Any], count: int) -> str:
     if not made:
         return "<p>There are no samples to show.</p>"
     kinds = {kind_of(thing) for thing in made[:MOST]}
     if kinds == {"Image"}:
         shown = made[:PICTURES]
-        drawn = "".join(f'<img alt="" src="data:image/png;base64,{_png(picture)}">' for picture in shown)
-    elif "Scene" in kinds:
-        return f"<p>{count} scenes; gen3d view shows them.</p>"
+        drawn = "".join(_image(_png(picture)) for picture in shown)
+    elif kinds == {"Scene"}:
+        shown = made[:MOST]
+        drawn = "".join(_image(film(scene).gif) for scene in shown)
     else:
         shown = made[:MOST]
         script = require("plotly.offline", "viewer").get_plotlyjs()
@@ -76,25 +97,22 @@ def _samples(made: Sequence[Any], count: int) -> str:
     return f"<p>{len(shown)} of {count} samples:</p>{drawn}"
 
 
-def _png(picture: Any) -> str:
+def _png(picture: Any) -> bytes:
     written = io.BytesIO()
     picture.save(written, "PNG")
-    return base64.b64encode(written.getvalue()).decode()
+    return written.getvalue()
+
+
+def _image(drawing: bytes) -> str:
+    kind = "gif" if drawing.startswith(b"GIF") else "png"
+    return f'<img alt="" src="data:image/{kind};base64,{base64.b64encode(drawing).decode()}">'
 
 
 def _measured(report: Mapping[str, Any]) -> str:
-    lines = ["<tr><th>metric</th><th>value</th><th>95% interval</th><th>best</th><th>definition</th></tr>"]
-    for name, metric in report["metrics"].items():
-        value, interval = metric["value"], metric.get("interval")
-        between = "" if interval is None else f"{interval[0]:.4g} to {interval[1]:.4g}"
-        cells = (
-            name,
-            "" if value is None else f"{value:.4g}",
-            between,
-            metric["better"],
-            metric["definition"],
-        )
-        lines.append(_row(cells, numbers=(1,)))
+    names, *rows = table_rows(report)
+    heads = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+    numbers = [column for column, name in enumerate(names) if name not in WORDS]
+    lines = [f"<tr>{heads}</tr>", *(_row(row, numbers) for row in rows)]
     about = (
         f"{report['n_samples']} samples, {report['n_failed']} of them failed, against {report['reference']}"
     )
@@ -108,7 +126,7 @@ def _made(record: Mapping[str, Any]) -> str:
     return f"<table>{table}</table><details><summary>all of it</summary><pre>{whole}</pre></details>"
 
 
-def _row(cells: Sequence[Any], numbers: Sequence[int] = ()) -> str:
+def _row(cells: Sequence[Any], numbers: Container[int] = ()) -> str:
     made = []
     for number, cell in enumerate(cells):
         kind = ' class="number"' if number in numbers else ""

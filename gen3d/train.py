@@ -6,8 +6,8 @@ function of (seed, k) and the state before it: batches, augmentation and noise c
 `Draws`. So the same command resumes exactly where it stopped, and n processes under `torchrun` follow the
 curve of one. Losses must be means over samples for that; every codec loss and `diffusion_loss` are.
 
-A run folder holds `config.yaml`, `metrics.jsonl`, `checkpoint/` (what `gen3d.load` reads, with averaged
-weights) and `state.safetensors` (what a resume reads).
+A run folder holds `config.yaml`, `metrics.jsonl`, `curves.png` (where matplotlib is installed), `checkpoint/`
+(what `gen3d.load` reads, with averaged weights) and `state.safetensors` (what a resume reads).
 """
 
 import json
@@ -27,6 +27,7 @@ from torch import Tensor
 from gen3d import checkpoint
 from gen3d.batches import BatchOrder, prefetch
 from gen3d.config import to_dict
+from gen3d.curves import draw_training, drawn
 from gen3d.draws import Draws
 from gen3d.errors import Gen3dError, require
 from gen3d.files import atomic_write, remove_stale
@@ -88,6 +89,7 @@ class _Trainer:
     ) -> None:
         self.run_config, self.config = config, config.train
         self.data, self.out = data, out
+        self.fine_tunes = init_from is not None
         self.accelerator = _accelerator()
         self.micro_batch = _micro_batch(config.train, self.accelerator.num_processes)
         torch.manual_seed(self.config.seed)
@@ -122,6 +124,8 @@ class _Trainer:
         bar = tqdm(total=config.steps, initial=self.step, unit="step", disable=quiet, dynamic_ncols=True)
         if main and self.config.trainable == "biases":
             bar.write(self._share())
+        if self.fine_tunes and not self.step and config.valid_every:
+            self._write_metrics(self._validate())  # what training begins with
         for micro_batches in prefetch(self._load, range(self.step, config.steps)):
             due = time.monotonic() - saved >= 60 * config.checkpoint_minutes
             stop, save = self._agree(should_stop(), due)
@@ -235,7 +239,7 @@ class _Trainer:
             temporary.write_text(yaml.safe_dump(to_dict(self.run_config), sort_keys=False), encoding="utf-8")
         path = self.out / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        kept = [line for line in lines if _step_of(line) <= self.step]
+        kept = [line for line in lines if self.step and _step_of(line) <= self.step]
         with atomic_write(path) as temporary:
             temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
@@ -335,6 +339,7 @@ class _Trainer:
                 self.out / STATE, tensors, {**header, "totals": totals, "updates": updates}
             )
             self.generator.save_pretrained(self.out / "checkpoint", weights={**model, **averages})
+            drawn(draw_training, self.out)
         self.accelerator.wait_for_everyone()
 
     def _amounts(self) -> dict[str, int]:

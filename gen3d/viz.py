@@ -6,7 +6,6 @@ In the browser, without Jupyter, `gen3d view` shows the same objects.
 """
 
 import base64
-import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from gen3d.domains.atoms.unit_cell import unit_cell
 from gen3d.domains.shapes.contact_sheet import picture as shape_picture
 from gen3d.errors import Gen3dError, require
 from gen3d.fields.cameras import around
-from gen3d.media import pixels
+from gen3d.media import gif
 from gen3d.scenes.scene import Scene
 
 if TYPE_CHECKING:
@@ -253,18 +252,11 @@ def _mesh(plotly: Any, mesh: Any) -> Any:
 
 def film(scene: Scene) -> Film:
     """Pictures around a scene, which moves meanwhile if it does."""
-    pillow = require("PIL.Image", "scenes")
     share = torch.arange(FILM) / FILM
     low, high = scene.field.box.cpu()
     middle: Any = tuple(((low + high) / 2).tolist())
     away = float((high - low).norm()) * DISTANCE
     turn, rise = share * 360 - 90, torch.full((FILM,), ELEVATION)
     shots = around(turn, rise, radius=away, target=middle, width=FILM_SIZE, height=FILM_SIZE)
-    frames = []
-    for view in range(FILM):
-        seen = scene.at(float(share[view])).render(shots, view)
-        frames.append(pillow.fromarray(pixels(seen.colour[..., :3])))
-    written = io.BytesIO()
-    pause = 1000 * FILM_SECONDS / FILM
-    frames[0].save(written, "GIF", save_all=True, append_images=frames[1:], duration=pause, loop=0)
-    return Film(written.getvalue())
+    seen = [scene.at(float(share[view])).render(shots, view).colour[..., :3] for view in range(FILM)]
+    return Film(gif(seen, FILM_SECONDS))

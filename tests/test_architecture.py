@@ -42,7 +42,7 @@ FLOORS = [
     {"nn", "diffusion", "fields", "captures", "scenes", "optim", "sharding"},
     {"domains"},
     {"generator", "loading", "interpolation", "locate"},
-    {"train", "optimise", "run_config", "stage", "evaluate", "viz", "report", "info", "viewer"},
+    {"train", "optimise", "run_config", "stage", "evaluate", "curves", "viz", "report", "info", "viewer"},
     {"cli", "completion", "flags", "plugins", "verbs", "__main__"},
 ]
 ROOT_MODULE = "gen3d"

@@ -17,12 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gen3d import media
 from gen3d.draws import Draws
 from gen3d.errors import Gen3dError
 from gen3d.metrics import Metric
 from gen3d.nn.transformer import DiffusionTransformer, Network, TransformerConfig
 from gen3d.tokens import Ties, Tokens
 from gen3d.types import Conditions, TokenMask, TokenPositions
+
+AROUND, SMALL = 12, 160
+"""Pictures around a scene on its contact sheet, and their width in pixels."""
 
 
 @dataclass(frozen=True)
@@ -352,6 +356,18 @@ class SceneDomain(Domain):
     @abstractmethod
     def show(cls, scene: Any, options: Any, out: Path | None, *, progress: bool = True) -> list[Path]:
         """Write what `options`, the domain's `SampleOptions`, ask of a scene; returns the files."""
+
+    @classmethod
+    @abstractmethod
+    def turntable(cls, scene: Any, count: int, width: int) -> list[Tensor]:
+        """Pictures (H, width, 3) in [0, 1] from all around, evenly; a scene that moves does so meanwhile."""
+
+    def draw(self, objects: Sequence[Any], path: Path) -> Path | None:
+        scene = next((scene for scene in objects if scene is not None), None)
+        if scene is None:
+            return None
+        media.write_sheet([media.pixels(p) for p in self.turntable(scene, AROUND, SMALL)], path)
+        return path
 
     @classmethod
     @abstractmethod

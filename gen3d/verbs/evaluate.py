@@ -1,5 +1,6 @@
 """`gen3d evaluate`: measure samples."""
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,15 @@ class Evaluate:
     """Processes; by default one per core."""
     checks: dict[str, Any] = field(default_factory=dict)
     """Slower measurements to add, such as posebusters or xtb=100."""
+    compare: tuple[str, ...] = ()
+    """Show values of others beside these: metrics.json files, or checkpoints whose model card has some, such
+    as molecule."""
     report: bool = False
     """Write report.html beside the measurements, with samples to look at; it opens anywhere, also offline."""
     quiet: bool = False
     """Show no progress."""
+    json: bool = False
+    """Print the measurements as JSON in place of the table."""
 
     def run(self) -> None:
         from gen3d.evaluate import evaluate
@@ -44,15 +50,29 @@ class Evaluate:
             checks=self.checks,
             workers=self.workers,
             limit=self.limit,
+            compare=self.compare,
+            table=not self.json,
             progress=show_progress(self.quiet),
         )
-        if self.report:
-            from gen3d import domains, io
-            from gen3d.domains.base import SceneDomain
-            from gen3d.report import write_report
-
-            title = f"{self.domain}: {self.samples.name}"
-            scenes = issubclass(domains.find(self.domain), SceneDomain)
-            shown = [] if scenes else io.read(self.samples)
-            page = write_report(out.with_name("report.html"), title, shown, metrics=found)
+        page = _write_report(self.domain, self.samples, found, out) if self.report else None
+        if self.json:
+            print(json.dumps(found))
+        elif page is not None:
             print(f"report: {page}")
+
+
+def _write_report(domain: str, samples: Path, found: dict[str, Any], out: Path) -> Path:
+    """The page and its picture, beside the measurements."""
+    from gen3d import domains, io
+    from gen3d.curves import draw_metrics
+    from gen3d.domains.base import SceneDomain
+    from gen3d.report import turning, write_report
+
+    cls: Any = domains.find(domain)
+    scene = issubclass(cls, SceneDomain)
+    shown = [] if scene else io.read(samples)
+    drawings = turning(cls, cls.load(samples)) if scene else {}
+    picture = draw_metrics(found, out.with_suffix(".png"))
+    drawings["Values and their intervals"] = picture.read_bytes()
+    title = f"{domain}: {samples.name}"
+    return write_report(out.with_name("report.html"), title, shown, metrics=found, drawings=drawings)

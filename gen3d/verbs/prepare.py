@@ -1,5 +1,6 @@
 """`gen3d prepare`: data into arrays."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ class Prepare:
     """Seed of the split into train, valid and test where the source defines none."""
     quiet: bool = False
     """Show no progress."""
+    json: bool = False
+    """Print what was written, as JSON."""
 
     options: Suppress[Any] = None
 
@@ -46,7 +49,9 @@ class Prepare:
         asked = {} if self.options is None else {"options": self.options}
         settings = {"limit": self.limit, "seed": self.seed, "progress": progress, **asked}
         summary = domain.prepare(self.source, self.out, **settings)
-        if not self.quiet:
+        if self.json:
+            print(json.dumps({"out": str(self.out), "entries": summary}))
+        elif not self.quiet:
             print(f"{self.out}: {summary}")
 
     def _check(self, capture: Path) -> None:

@@ -15,6 +15,8 @@ from gen3d import domains, io
 from gen3d.errors import Gen3dError, TooFewValid
 from gen3d.verbs.terminal import check_writable, show_progress
 
+REPORT = ".report.html"
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -144,7 +146,7 @@ class Sample:
             from gen3d.report import write_report
 
             title = f"{self.domain}: {len(objects)} samples, seed {self.seed}"
-            page = write_report(out.with_suffix(".report.html"), title, objects, record=record)
+            page = write_report(out.with_suffix(REPORT), title, objects, record=record)
         if self.json:
             print(json.dumps(record, default=str))
         elif not self.quiet:
@@ -180,13 +182,7 @@ class Sample:
             max_minutes=options.max_minutes,
             progress=show_progress(self.quiet),
         )
-        scene = domain.load(checkpoint)
-        files = domain.show(scene, options, out, progress=show_progress(self.quiet))
-        seconds = time.perf_counter() - start
-        if self.json:
-            print(json.dumps({"files": [str(file) for file in files], "seconds": round(seconds, 3)}))
-        elif not self.quiet:
-            print(f"{self.domain}: {len(files)} files in {seconds:.1f} s -> {out}")
+        self._write_scene(domain, domain.load(checkpoint), options, out, start)
 
     def _show(self, domain: Any) -> None:
         """`run` for a domain that fits scenes: films, pictures and meshes of one."""
@@ -197,12 +193,38 @@ class Sample:
         start = time.perf_counter()
         scene = domain.load(Path(self.checkpoint))
         options = self.options if self.options is not None else domain.SampleOptions()
-        files = domain.show(scene, options, self.out, progress=show_progress(self.quiet))
+        self._write_scene(domain, scene, options, self.out, start)
+
+    def _write_scene(self, domain: Any, scene: Any, options: Any, out: Path | None, start: float) -> None:
+        """What the domain writes of a scene, a contact sheet and a page, beside each other."""
+        from gen3d.info import versions
+        from gen3d.report import turning, write_report
+
+        files = domain.show(scene, options, out, progress=show_progress(self.quiet))
+        beside = out / self.domain if out is not None and out.is_dir() else files[0]
+        sheet = beside.with_suffix(io.PREVIEW) if self.preview else None
+        page = beside.with_suffix(REPORT) if self.report else None
+        if sheet is not None:
+            domain(domain.Config()).draw([scene], sheet)
         seconds = time.perf_counter() - start
+        given = ("domain", "checkpoint", "seed", "steps", "guidance")
+        record: dict[str, Any] = {
+            **{name: getattr(self, name) for name in given},
+            "options": dataclasses.asdict(options),
+            "files": [str(file) for file in files],
+            "seconds": round(seconds, 3),
+            "versions": versions(),
+        }
+        if page is not None:
+            title = f"{self.domain}: {getattr(options, 'prompt', None) or self.checkpoint}"
+            write_report(page, title, record=record, drawings=turning(domain, scene))
         if self.json:
-            print(json.dumps({"files": [str(file) for file in files], "seconds": round(seconds, 3)}))
+            print(json.dumps(record, default=str))
         elif not self.quiet:
-            print(f"{self.domain}: {len(files)} files in {seconds:.1f} s -> {_span(files)}")
+            print(f"{self.domain}: {len(files)} files in {seconds:.1f} s -> {out or _span(files)}")
+            for name, made in (("picture", sheet), ("report", page)):
+                if made is not None:
+                    print(f"{name}: {made}")
 
     def _between(self, model: Any, paths: tuple[Path, Path]) -> list[Any]:
         """What --interpolate asks for."""

@@ -38,8 +38,12 @@ class Train:
     """Stop, with everything saved, after that many minutes."""
     resume: bool = True
     """Start over even when --out holds a run."""
+    report: bool = False
+    """Write report.html into --out, with curves and configuration; it opens anywhere, also offline."""
     quiet: bool = False
     """Show no progress bar."""
+    json: bool = False
+    """Print where the checkpoint is, and what was measured last, as JSON."""
     overrides: Suppress[Any] = field(default_factory=dict)
 
     def run(self) -> None:
@@ -60,8 +64,7 @@ class Train:
             resume=self.resume,
             progress=not self.quiet,
         )
-        if not self.quiet:
-            print(f"checkpoint: {checkpoint}")
+        self._tell(checkpoint, config.domain)
 
     def _fit(self, kind: type) -> None:
         """`run` for a domain that fits scenes."""
@@ -84,8 +87,21 @@ class Train:
             resume=self.resume,
             progress=not self.quiet,
         )
-        if not self.quiet:
+        self._tell(checkpoint, config.domain)
+
+    def _tell(self, checkpoint: Path, domain: str) -> None:
+        """What is said, and written, when the run is over."""
+        page = self.out / "report.html" if self.report else None
+        if page is not None:
+            _write_report(page, self.out, domain)
+        if self.json:
+            lines = (self.out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+            last = {name: value for line in lines for name, value in json.loads(line).items()}
+            print(json.dumps({"checkpoint": str(checkpoint), **last}))
+        elif not self.quiet:
             print(f"checkpoint: {checkpoint}")
+            if page is not None:
+                print(f"report: {page}")
 
     def run_config(self) -> Any:
         """The `RunConfig` of --from, --config, --domain, --size and dotted names, the later ones winning."""
@@ -126,6 +142,21 @@ class Train:
                 "--from, or --train.codec_steps above 0"
             )
         return config
+
+
+def _write_report(page: Path, out: Path, domain: str) -> None:
+    """The page of a run: its curves, a film of the scene where it fitted one, and its configuration."""
+    from gen3d.config import load_yaml
+    from gen3d.curves import draw_training
+    from gen3d.domains.base import SceneDomain
+    from gen3d.report import turning, write_report
+
+    cls = domains.find(domain)
+    curves = draw_training(out)
+    drawings = {} if curves is None else {"Curves": curves.read_bytes()}
+    if issubclass(cls, SceneDomain):
+        drawings |= turning(cls, cls.load(out / "checkpoint"))
+    write_report(page, f"{domain}: {out}", record=load_yaml(out / "config.yaml"), drawings=drawings)
 
 
 def _prepared(data: Path, out: Path, domain: str, *, progress: bool) -> Path:

@@ -1,6 +1,5 @@
 """A picture of many molecules or crystals at once: balls and sticks in one light, by their equations."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from gen3d.domains.atoms.unit_cell import CORNERS, unit_cell
-from gen3d.errors import Gen3dError, require
-from gen3d.files import atomic_write
+from gen3d.errors import Gen3dError
+from gen3d.media import write_sheet
 
 BALL, STICK, EDGE = 0.35, 0.11, 0.03
 """Radius of atoms, as a share of their covalent radius plus 0.5 Angstrom; of bonds and of the edges of a
@@ -38,18 +37,9 @@ def contact_sheet(objects: Sequence[Any], path: Path) -> None:
     Raises:
         Gen3dError: there are no objects.
     """
-    image = require("PIL.Image", "atoms")
     if not objects:
         raise Gen3dError(f"nothing to draw in {path}: the list of objects is empty")
-    across = max(1, math.ceil(math.sqrt(len(objects))))
-    down = -(-len(objects) // across)
-    sheet = np.full((down * SIDE, across * SIDE, 3), 255, np.uint8)
-    for number, thing in enumerate(objects):
-        y, x = number // across * SIDE, number % across * SIDE
-        if thing is not None:
-            sheet[y : y + SIDE, x : x + SIDE] = picture(thing, SIDE)
-    with atomic_write(path) as temporary:
-        image.fromarray(sheet).save(temporary, format="PNG")
+    write_sheet([None if thing is None else picture(thing, SIDE) for thing in objects], path)
 
 
 def picture(thing: Any, size: int) -> np.ndarray:

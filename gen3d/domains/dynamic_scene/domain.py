@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from gen3d.captures import Views, read_views
 from gen3d.captures.sources import DNERF_SCENES, dnerf_scene
@@ -24,7 +25,7 @@ from gen3d.domains.dynamic_scene.config import (
 )
 from gen3d.domains.dynamic_scene.guided import GuidedField
 from gen3d.domains.dynamic_scene.options import DynamicSceneOptions, DynamicScenePrepareOptions
-from gen3d.domains.dynamic_scene.show import BACKGROUNDS, show
+from gen3d.domains.dynamic_scene.show import BACKGROUNDS, path_of, show
 from gen3d.errors import Gen3dError
 from gen3d.fields.shade import ShadeField
 from gen3d.metrics import Metric
@@ -171,6 +172,12 @@ class DynamicSceneDomain(SceneDomain):
         cls, scene: Scene, options: DynamicSceneOptions, out: Path | None, *, progress: bool = True
     ) -> list[Path]:
         return show(scene, options, out, progress)
+
+    @classmethod
+    def turntable(cls, scene: Scene, count: int, width: int) -> list[Tensor]:
+        options = DynamicSceneOptions(width=width, seconds=float(count), fps=1.0)
+        cameras = path_of(scene, options)
+        return [scene.render(cameras, view).colour[..., :3].clamp(0, 1) for view in range(count)]
 
     @classmethod
     def reference(cls, source: Path, split: str) -> Views:

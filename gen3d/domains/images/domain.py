@@ -189,7 +189,7 @@ class ImageDomain(GenerativeDomain):
         return found
 
     def draw(self, objects: Sequence[Any], path: Path) -> Path | None:
-        media.write_png(contact_sheet(objects), path)
+        media.write_sheet([None if o is None else np.asarray(o.convert("RGB")) for o in objects], path)
         return path
 
     def save(self, objects: Sequence[Any], path: Path) -> list[Path]:
@@ -210,18 +210,3 @@ def read_prompts(path: str) -> list[str]:
     if not found:
         raise Gen3dError(f"{path} holds no prompt")
     return found
-
-
-def contact_sheet(objects: Sequence[Any]) -> Tensor:
-    """(H, W, 3) of pictures side by side, about as many in a row as there are rows; failed ones are white."""
-    size = next((o.size for o in objects if o is not None), (1, 1))
-    columns = max(1, round(len(objects) ** 0.5))
-    rows = -(-len(objects) // columns)
-    sheet = torch.ones(rows * size[1], columns * size[0], 3)
-    for number, picture in enumerate(objects):
-        if picture is not None:
-            y, x = number // columns * size[1], number % columns * size[0]
-            sheet[y : y + size[1], x : x + size[0]] = torch.from_numpy(
-                np.asarray(picture.convert("RGB")) / 255.0
-            )
-    return sheet

@@ -250,6 +250,12 @@ class LatentNeRFDomain(PromptedDomain):
             progress=progress,
         )
 
+    @classmethod
+    def turntable(cls, scene: Scene | PaintedMesh, count: int, width: int) -> list[Tensor]:
+        if isinstance(scene, PaintedMesh):
+            return scene.pictures(width, count)
+        return pictures_around(scene, width, count)
+
     def metrics(  # type: ignore[override]
         self,
         samples: Sequence[Any],

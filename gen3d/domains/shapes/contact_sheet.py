@@ -8,7 +8,7 @@ import numpy as np
 
 from gen3d.domains.shapes.native import cloud_of
 from gen3d.errors import Gen3dError, require
-from gen3d.files import atomic_write
+from gen3d.media import write_sheet
 
 VIEW = (-35.0, 22.0)
 """Degrees that shapes are turned about the up axis, and that the camera looks down by."""
@@ -35,18 +35,9 @@ def contact_sheet(objects: Sequence[Any], path: Path, *, columns: int | None = N
     Raises:
         Gen3dError: there are no objects.
     """
-    image = require("PIL.Image", "shapes")
     if not objects:
         raise Gen3dError(f"nothing to draw in {path}: the list of objects is empty")
-    columns = columns or max(1, round(np.sqrt(len(objects))))
-    rows = -(-len(objects) // columns)
-    sheet = np.full((rows * size, columns * size, 3), 255, np.uint8)
-    for i, shape in enumerate(objects):
-        y, x = i // columns * size, i % columns * size
-        if shape is not None:
-            sheet[y : y + size, x : x + size] = picture(shape, size)
-    with atomic_write(path) as temporary:
-        image.fromarray(sheet).save(temporary, format="PNG")
+    write_sheet([None if shape is None else picture(shape, size) for shape in objects], path, columns)
 
 
 def picture(shape: Any, size: int) -> np.ndarray:

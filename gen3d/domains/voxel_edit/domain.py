@@ -209,6 +209,11 @@ class VoxelEditDomain(PromptedDomain):
             progress=progress,
         )
 
+    @classmethod
+    def turntable(cls, scene: EditedScene, count: int, width: int) -> list[Tensor]:
+        before, after = (pictures_around(each, width, count) for each in (scene.before, scene.after))
+        return [torch.cat(pair, 1) for pair in zip(before, after, strict=True)]
+
     def metrics(  # type: ignore[override]
         self,
         samples: Sequence[Any],
