@@ -32,6 +32,8 @@ WIDE, HIGH = 4.2, 3.0
 """Inches of one curve."""
 ROW = 0.55
 """Inches of one metric."""
+LEAST = 0.02
+"""Half of the least width of a row, as a share of its value."""
 DPI = 110
 
 
@@ -94,7 +96,7 @@ def read_curves(path: Path) -> dict[str, dict[str, list[tuple[int, float]]]]:
         whole = f"loss, {title.rpartition(', ')[2]}"
         if title != whole and panels.get(whole, {}).get("loss") == points:
             del panels[title]
-    return panels
+    return dict(sorted(panels.items(), key=lambda panel: "loss" not in panel[1]))
 
 
 def draw_metrics(report: Mapping[str, Any], out: Path) -> Path:
@@ -130,7 +132,9 @@ def draw_metrics(report: Mapping[str, Any], out: Path) -> Path:
         if isinstance(metric["better"], (int, float)):
             axis.axvline(metric["better"], color="grey", linestyle=":", label="best")
         axis.set_yticks([0], [f"{name}  {value:.4g}"])
-        axis.margins(x=0.15)
+        low, high = axis.get_xlim()
+        least = LEAST * abs(value) or LEAST
+        axis.set_xlim(min(low, value - least), max(high, value + least))
         axis.tick_params(labelsize=8)
         axis.grid(alpha=0.3, axis="x")
         for side in ("top", "right", "left"):
