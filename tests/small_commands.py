@@ -42,6 +42,7 @@ FLAGS: list[tuple[str, str]] = [
     ("sample --representation mesh", "--n 1 --steps 6"),
     ("sample --interpolate", "--frames 3"),
     ("sample --domain scene-prior", "--no-preview"),
+    ("sample --domain shape !chairs/", "--no-preview"),
     ("sample --domain dynamic-scene", "--no-preview --seconds 0.1 --width 16 --resolution 12"),
     ("sample --domain latent-nerf", "--no-preview --seconds 0.1 --width 16 --resolution 16"),
     ("sample --domain voxel-edit", "--no-preview --seconds 0.1 --width 16 --resolution 16"),

@@ -14,7 +14,16 @@ from gen3d.generator import Generator
 
 pytestmark = pytest.mark.slow
 
-SIZES = ("--n", "--seed", "--max-minutes", "--limit", "--train.steps")
+SIZES = (
+    "--n",
+    "--seed",
+    "--max-minutes",
+    "--limit",
+    "--strictness",
+    "--train.steps",
+    "--train.batch_size",
+    "--train.learning_rate",
+)
 """Flags whose values a small command does not keep, or by which nothing else is run."""
 
 
