@@ -48,7 +48,7 @@ def read(path: Path) -> Any:
 def test_there_are_notebooks_and_all_are_listed() -> None:
     listed = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert NOTEBOOKS
-    assert {path.name[:2] for path in NOTEBOOKS} <= set(NEEDS)
+    assert {path.name[:2] for path in NOTEBOOKS} == set(NEEDS)
     assert all(f"({path.name})" in listed for path in NOTEBOOKS)
 
 
