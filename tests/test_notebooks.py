@@ -13,7 +13,7 @@ from scripts.run_notebooks import FOLDER, LIVE, WIDGET, execute, pictures
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 MOST = 1_000_000
 """Bytes of a notebook, pictures included."""
-PATHS = re.compile(r"/home/|/Users/|/root/|/work/|/tmp/|[A-Z]:\\\\|site-packages")
+PATHS = re.compile(rf"/home/|/Users/|/root/|{re.escape(str(FOLDER.parent))}|/tmp/|[A-Z]:\\\\|site-packages")
 """Of somebody's machine."""
 EXTRAS = {
     "atoms": ("rdkit", "pymatgen", "ase"),

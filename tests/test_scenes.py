@@ -222,7 +222,12 @@ class TestSeeing:
             "ply",
         )
         assert command("sample", *words, "--out", tmp_path / "frames", "--quiet") == 0
-        assert sorted(p.name for p in (tmp_path / "frames").iterdir()) == ["0000.ply", "0001.ply", "0002.ply"]
+        assert sorted(p.name for p in (tmp_path / "frames").iterdir()) == [
+            "0000.ply",
+            "0001.ply",
+            "0002.ply",
+            "dynamic-scene.preview.png",
+        ]
 
     @pytest.mark.parametrize(
         ("words", "complaint"),
