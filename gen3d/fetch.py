@@ -49,7 +49,7 @@ def cache_folder(name: str) -> Path:
 
 
 def _download(file: RemoteFile, path: Path, temporary: Path, progress: bool) -> None:
-    from tqdm import tqdm
+    from gen3d.progress import tqdm
 
     try:
         with urllib.request.urlopen(file.url, timeout=60) as response, open(temporary, "wb") as out:

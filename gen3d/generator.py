@@ -2,7 +2,6 @@
 
 import math
 import tempfile
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -222,10 +221,7 @@ class Generator(nn.Module):
         Raises:
             Gen3dError: a value out of range, or an option that the checkpoint cannot fulfil.
         """
-        with warnings.catch_warnings():
-            # In Jupyter without ipywidgets there is no bar, which is no news for who wants samples.
-            warnings.simplefilter("ignore")
-            from tqdm.auto import tqdm
+        from gen3d.progress import tqdm
 
         if batch_size < 1:
             raise Gen3dError(f"batch_size is {batch_size}; at least 1")

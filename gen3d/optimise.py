@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tqdm import tqdm
 
 from gen3d import domains
 from gen3d.config import load_yaml, to_dict
@@ -21,6 +20,7 @@ from gen3d.domains.base import Fitting, SceneDomain
 from gen3d.errors import Gen3dError
 from gen3d.files import atomic_write
 from gen3d.generator import Generator
+from gen3d.progress import tqdm
 from gen3d.run_config import check_same_run
 from gen3d.scenes.distil import STABLE
 from gen3d.train import STATE, stop_signal

@@ -18,9 +18,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from tqdm import tqdm
-
 from gen3d.errors import Gen3dError
+from gen3d.progress import tqdm
 
 logger = logging.getLogger(__name__)
 

@@ -115,7 +115,7 @@ class _Trainer:
 
     def run(self, should_stop: Callable[[], bool], progress: bool) -> Path:
         """Train until the last step or until told to stop; returns the checkpoint folder."""
-        from tqdm.auto import tqdm
+        from gen3d.progress import tqdm
 
         config, main = self.config, self.accelerator.is_main_process
         self.started = saved = time.monotonic()

@@ -30,6 +30,7 @@ FLOORS = [
         "sets",
         "moments",
         "parallel",
+        "progress",
         "heap",
         "media",
         "tokens",

@@ -165,7 +165,7 @@ def _mesh(meshes: MeshSequence, camera: Cameras) -> Any:
 
 
 def _film(meshes: MeshSequence, shots: dict[Split, Cameras], progress: bool) -> dict[Split, Views]:
-    from tqdm import tqdm
+    from gen3d.progress import tqdm
 
     views: dict[Split, Views] = {}
     total = sum(len(own) for own in shots.values())

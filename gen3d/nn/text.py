@@ -58,7 +58,7 @@ def length_of(text: str) -> int:
 
 def packed(texts: Sequence[str], batch: int = 256, progress: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Token vectors (T, E) float16 of texts one after the other, and how many each has, (B,)."""
-    from tqdm import tqdm
+    from gen3d.progress import tqdm
 
     rows, counts = [], []
     for first in tqdm(range(0, len(texts), batch), desc="text", disable=not progress, leave=False):

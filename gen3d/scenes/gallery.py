@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from gen3d import media
 from gen3d.errors import Gen3dError
 from gen3d.files import atomic_write
+from gen3d.progress import tqdm
 from gen3d.scenes.scene import Scene
 from gen3d.scenes.viewpoints import cameras
 

@@ -185,7 +185,7 @@ def _collect(
     progress: bool,
 ) -> AtomsDataset:
     """The first `limit` records of the domain, packed as they come."""
-    from tqdm import tqdm
+    from gen3d.progress import tqdm
 
     smiles: list[str] = []
 

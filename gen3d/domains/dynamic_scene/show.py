@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from gen3d import media
 from gen3d.domains.dynamic_scene.options import DynamicSceneOptions
 from gen3d.errors import Gen3dError
 from gen3d.fields.cameras import Cameras, around
 from gen3d.files import atomic_write
+from gen3d.progress import tqdm
 from gen3d.scenes.gallery import Z_TO_Y
 from gen3d.scenes.scene import Scene
 

@@ -81,7 +81,7 @@ def prepare(
 
 
 def _pictures(split: str, count: int, size: int, seed: list[int], progress: bool) -> dict[str, np.ndarray]:
-    from tqdm import tqdm
+    from gen3d.progress import tqdm
 
     parts = [(split, first, min(CHUNK, count - first), size, seed) for first in range(0, count, CHUNK)]
     workers = min(os.cpu_count() or 1, len(parts))

@@ -76,7 +76,7 @@ def _surface(path: Path) -> Surface:
 def _scenes(
     surfaces: list[Surface], count: int, seed: list[int], split: str, progress: bool
 ) -> list[MovingScene]:
-    from tqdm import tqdm
+    from gen3d.progress import tqdm
 
     found = []
     for number in tqdm(range(count), desc=split, unit="scene", disable=not progress, leave=False):

@@ -93,7 +93,7 @@ def prepare(
     Raises:
         Gen3dError: the source is unknown or unreadable, or no shape of it can be used.
     """
-    from tqdm.auto import tqdm
+    from gen3d.progress import tqdm
 
     if limit is not None and limit < 1:
         raise Gen3dError(f"limit is {limit}; at least 1 is needed")

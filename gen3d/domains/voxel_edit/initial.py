@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from gen3d import checkpoint
 from gen3d.captures import Views, read_views
@@ -22,6 +21,7 @@ from gen3d.fields.edited import EditedField
 from gen3d.fields.heads import HarmonicsHead, make_head
 from gen3d.fields.tables import corners, read
 from gen3d.fields.voxels import VoxelField
+from gen3d.progress import tqdm
 from gen3d.scenes.bounds import carved
 from gen3d.scenes.fit import Fit
 from gen3d.scenes.scene import Scene, read_scene, scene_of

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
-from tqdm import tqdm
 
 from gen3d import checkpoint, media
 from gen3d.errors import Gen3dError
@@ -17,6 +16,7 @@ from gen3d.fields.harmonics import HARMONIC_0
 from gen3d.fields.occupancy import Occupancy
 from gen3d.fields.voxels import VoxelField
 from gen3d.files import atomic_write
+from gen3d.progress import tqdm
 from gen3d.scenes.gallery import ELEVATION, FILM, MESH, pictures_around, write_mesh
 from gen3d.scenes.scene import Scene, read_scene
 from gen3d.scenes.viewpoints import cameras
