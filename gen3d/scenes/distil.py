@@ -116,7 +116,6 @@ class Distilled(Descent):
 
     Attributes:
         loss: mean square of the prior's gradient in the last step.
-        seconds_in_prior: spent in the prior.
     """
 
     config: DistilConfig
