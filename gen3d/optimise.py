@@ -53,7 +53,8 @@ def optimise(
         max_minutes: of fitting, all parts of the run together. Learning rates and grid sizes follow whichever
             of steps and minutes is used up first, so that a short run is a whole one.
         resume: False starts over where `out` already holds a run.
-        progress: show a progress bar, if the error stream is a terminal, and lines with what is measured.
+        progress: show a progress bar, if the error stream is a terminal, and lines with what is measured;
+            draw `curves.png` at the end.
 
     Returns:
         The checkpoint folder.
@@ -90,7 +91,8 @@ def optimise(
         run.save(out / STATE)
         run.write(out / "checkpoint")
         run.preview(out / "preview.png")
-        drawn(draw_training, out)
+        if progress:
+            drawn(draw_training, out)
     return out / "checkpoint"
 
 

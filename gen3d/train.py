@@ -65,7 +65,7 @@ def train(
             starts from.
         max_minutes: stop and save after this wall time of this call.
         resume: False starts over where `out` already holds a run.
-        progress: show a progress bar, if the error stream is a terminal.
+        progress: show a progress bar, if the error stream is a terminal, and draw `curves.png` at the end.
 
     Returns:
         The checkpoint folder.
@@ -144,6 +144,8 @@ class _Trainer:
             bar.update()
         bar.close()
         self._save()
+        if main and progress:
+            drawn(draw_training, self.out)
         if main and self.step < config.steps:
             bar.write(f"stopped after step {self.step} of {config.steps}; the same command resumes")
         self.accelerator.wait_for_everyone()
@@ -339,7 +341,6 @@ class _Trainer:
                 self.out / STATE, tensors, {**header, "totals": totals, "updates": updates}
             )
             self.generator.save_pretrained(self.out / "checkpoint", weights={**model, **averages})
-            drawn(draw_training, self.out)
         self.accelerator.wait_for_everyone()
 
     def _amounts(self) -> dict[str, int]:

@@ -117,6 +117,7 @@ def test_training_says_what_it_begins_with_and_writes_its_page(
     first = [*words, "--train.steps", "4", "--train.codec_steps", "2", "--out", str(out), "--quiet"]
     assert main(first) == 0
     assert capsys.readouterr().out == ""
+    assert not (out / "curves.png").exists()
     tuned = [*words, "--train.steps", "2", "--train.codec_steps", "0", "--out", str(tmp_path / "tuned")]
     assert main([*tuned, "--from", str(out / "checkpoint"), "--report", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
@@ -129,5 +130,6 @@ def test_training_says_what_it_begins_with_and_writes_its_page(
     assert said["valid_loss"] == lines[-1]["valid_loss"]
     page = (tmp_path / "tuned" / "report.html").read_text()
     assert "<h2>Curves</h2>" in page
+    assert (tmp_path / "tuned" / "curves.png").is_file()
     assert "data:image/png;base64," in page
     assert "toy-ring" in page

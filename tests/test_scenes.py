@@ -222,12 +222,23 @@ class TestSeeing:
             "ply",
         )
         assert command("sample", *words, "--out", tmp_path / "frames", "--quiet") == 0
-        assert sorted(p.name for p in (tmp_path / "frames").iterdir()) == [
-            "0000.ply",
-            "0001.ply",
-            "0002.ply",
-            "dynamic-scene.preview.png",
-        ]
+        assert sorted(p.name for p in (tmp_path / "frames").iterdir()) == ["0000.ply", "0001.ply", "0002.ply"]
+
+    def test_a_contact_sheet_and_a_page_beside_the_film(self, run, tmp_path, capsys):
+        words = ("--checkpoint", run, "--seconds", "0.2", "--fps", "5", "--width", "24", "--report", "--json")
+        assert command("sample", *words, "--out", tmp_path / "a.gif") == 0
+        record = json.loads(capsys.readouterr().out)
+        assert record["files"] == [str(tmp_path / "a.gif")]
+        with Image.open(tmp_path / "a.preview.png") as sheet:
+            assert sheet.width == 4 * 160
+            views = np.asarray(sheet).reshape(3, sheet.height // 3, 4, 160, 3).swapaxes(1, 2)
+        # Twelve views of a scene that is not round, and moves: no two are alike.
+        assert len({view.tobytes() for view in views.reshape(12, -1)}) == 12
+        page = (tmp_path / "a.report.html").read_text()
+        assert "data:image/gif;base64," in page
+        assert "<td>domain</td><td>dynamic-scene</td>" in page
+        assert command("sample", *words[:-2], "--no-preview", "--quiet", "--out", tmp_path / "b.gif") == 0
+        assert not (tmp_path / "b.preview.png").exists()
 
     @pytest.mark.parametrize(
         ("words", "complaint"),

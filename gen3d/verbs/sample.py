@@ -197,11 +197,14 @@ class Sample:
 
     def _write_scene(self, domain: Any, scene: Any, options: Any, out: Path | None, start: float) -> None:
         """What the domain writes of a scene, a contact sheet and a page, beside each other."""
+        from gen3d.domains.base import PromptedDomain
         from gen3d.info import versions
         from gen3d.report import turning, write_report
 
         files = domain.show(scene, options, out, progress=show_progress(self.quiet))
-        beside = out / self.domain if out is not None and out.is_dir() else files[0]
+        # A folder of what words made holds all of it; one of frames holds frames alone.
+        made_of_words = issubclass(domain, PromptedDomain)
+        beside = (out or files[0].parent) / self.domain if made_of_words else out or files[0]
         sheet = beside.with_suffix(io.PREVIEW) if self.preview else None
         page = beside.with_suffix(REPORT) if self.report else None
         if sheet is not None:
