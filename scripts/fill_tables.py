@@ -128,13 +128,24 @@ def one_decimal(name: str) -> Callable[[str], str]:
 def text_to_3d(name: str) -> str:
     """Views that judges find right, for every prompt, and below them the shares of all."""
     found = report(name)
-    lines = [("prompt", "class, % of views", "colour, % of views", "seconds")]
+    bounds = report("views_around")
+    beside = {row["prompt"]: row for row in bounds["rows"]}
+    heads = (
+        "class, % of views",
+        "of the prior's pictures",
+        "of real meshes",
+        "colour, % of views",
+        "seconds",
+    )
+    lines = [("prompt", *heads)]
     for row in found["rows"]:
         if row["camera"]:
-            shown = (f"{row[key]:.0f}" if key in row else "" for key in ("class_views", "colour_views"))
-            lines.append((row["prompt"], *shown, f"{row['seconds']:.0f}"))
-    shares = ("class_right_from_most_views", "colour_right_from_most_views", "seconds")
-    lines.append(("right from most views, % of prompts", *(f"{found[key]:.0f}" for key in shares)))
+            row = {**row, **beside[row["prompt"]]}
+            keys = ("class_views", "prior_views", "real_views", "colour_views", "seconds")
+            lines.append((row["prompt"], *(f"{row[key]:.0f}" if key in row else "" for key in keys)))
+    row = {**found, **bounds}
+    shares = (*(f"{kind}_right_from_most_views" for kind in ("class", "prior", "real", "colour")), "seconds")
+    lines.append(("right from most views, % of prompts", *(f"{row[key]:.0f}" for key in shares)))
     return rows(*lines)
 
 
