@@ -94,7 +94,8 @@ def _samples(made: Sequence[Any], count: int) -> str:
         script = require("plotly.offline", "viewer").get_plotlyjs()
         plot = figure(shown).to_html(full_html=False, include_plotlyjs=False)
         drawn = f"<script>{script}</script>{plot}"
-    return f"<p>{len(shown)} of {count} samples:</p>{drawn}"
+    failed = "" if len(made) == count else f" ({count - len(made)} failed)"
+    return f"<p>{len(shown)} of {count} samples{failed}:</p>{drawn}"
 
 
 def _png(picture: Any) -> bytes:

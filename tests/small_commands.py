@@ -25,7 +25,9 @@ NOT_RUN = {
     "pip install": "needs the network; .ci/run runs those of the README",
     "python3 -m venv": "needs the network, with the pip that follows; .ci/run runs those of the README",
     ".venv/bin/pip": "needs the network; .ci/run runs those of the README",
+    ".venv-nerfstudio/bin/pip": "needs the network; .ci/nerfstudio/run installs what the methods need",
     ".venv/bin/pytest": "would run itself; .ci/run runs it",
+    "ns-eval": "needs a run of nerfstudio: .ci/nerfstudio/run",
     "ns-train": "needs nerfstudio, in an environment of its own: .ci/nerfstudio/run",
     "python -m gen3d.plugins.exchange": "needs a run of nerfstudio: .ci/nerfstudio/run",
     "HEAD=": "asks SLURM for the names of its machines",
@@ -186,6 +188,12 @@ def _characters(target: Path) -> None:
     (target / "captions.csv").write_text("knight.npz,knight\nmage.npz,mage\n", encoding="utf-8")
 
 
+def _walk(target: Path) -> None:
+    """An animated mesh."""
+    _characters(target.with_name("walkers"))
+    shutil.copy(target.with_name("walkers") / "knight.npz", target)
+
+
 def _capture(target: Path) -> None:
     shutil.copytree(TINY / "scene", target)
 
@@ -261,6 +269,7 @@ FILES: dict[str, Callable[[Path], object]] = {
     "horse.obj": _mesh,
     "my_meshes": _meshes,
     "characters": _characters,
+    "walk.npz": _walk,
     "capture": _capture,
     "few": _capture,
     "data/few": _capture,

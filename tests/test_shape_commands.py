@@ -54,6 +54,17 @@ def test_a_folder_gets_clouds_a_picture_and_a_record(
     assert "shape.preview.png" in said
 
 
+def test_the_record_of_a_folder_is_not_lost_to_the_next_file(
+    checkpoints: dict[str, str], tmp_path: Path
+) -> None:
+    assert sample(checkpoints["points"], "--n", "2", "--out", f"{tmp_path}/", "--no-preview") == 0
+    before = (tmp_path / "samples.json").read_text()
+    one = tmp_path / "one.ply"
+    assert sample(checkpoints["points"], "--n", "1", "--seed", "7", "--out", str(one), "--no-preview") == 0
+    assert (tmp_path / "samples.json").read_text() == before
+    assert json.loads((tmp_path / "samples.one.ply.json").read_text())["seed"] == 7
+
+
 @pytest.mark.parametrize(
     ("words", "names", "kind"),
     [

@@ -56,7 +56,7 @@ class Sample:
     """Draw until N samples pass the domain's quick check (molecules: bonds are found; crystals: no atoms
     overlap; shapes: there is something), and say how many were drawn."""
     preview: bool = True
-    """Draw a contact sheet beside the samples, NAME.preview.png."""
+    """Whether to draw a contact sheet beside the samples, NAME.preview.png."""
     report: bool = False
     """Write a page about the samples beside them, NAME.report.html, that opens anywhere, also offline."""
     quiet: bool = False
@@ -161,6 +161,7 @@ class Sample:
 
     def _imagine(self, domain: Any) -> None:
         """`run` for a domain that makes scenes from words: a run in --out/run, and what it made in --out."""
+        from gen3d.checkpoint import read_config
         from gen3d.optimise import optimise
 
         if self.checkpoint is not None:
@@ -183,6 +184,11 @@ class Sample:
             progress=show_progress(self.quiet),
         )
         self._write_scene(domain, domain.load(checkpoint), options, out, start)
+        taken = read_config(checkpoint)["fit"]["steps"]
+        if taken < config.fit.steps and not (self.quiet or self.json):
+            print(
+                f"ended after {taken} of {config.fit.steps} steps; more minutes, and the same command, go on"
+            )
 
     def _show(self, domain: Any) -> None:
         """`run` for a domain that fits scenes: films, pictures and meshes of one."""
@@ -224,7 +230,8 @@ class Sample:
         if self.json:
             print(json.dumps(record, default=str))
         elif not self.quiet:
-            print(f"{self.domain}: {len(files)} files in {seconds:.1f} s -> {out or _span(files)}")
+            count = "1 file" if len(files) == 1 else f"{len(files)} files"
+            print(f"{self.domain}: {count} in {seconds:.1f} s -> {out or _span(files)}")
             for name, made in (("picture", sheet), ("report", page)):
                 if made is not None:
                     print(f"{name}: {made}")
@@ -277,10 +284,11 @@ def _record(out: Path, part: str) -> Path:
     if own.exists():
         return own
     try:
-        other = json.loads(record.read_text(encoding="utf-8"))["file"]
+        known = json.loads(record.read_text(encoding="utf-8"))
+        other, files = str(known["file"]), known.get("files", [known["file"]])
     except (OSError, ValueError, KeyError, TypeError):
         return record
-    taken = other != out.name and out.with_name(str(other)).exists()
+    taken = other != out.name and any(out.with_name(str(file)).exists() for file in files)
     return own if taken else record
 
 

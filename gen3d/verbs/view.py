@@ -28,7 +28,7 @@ class View:
         if not 0 < self.port < 65536:
             raise Gen3dError(f"--port is {self.port}; allowed: 1 to 65535")
         page = open_page(self.paths, self.host, self.port)
-        print(f"{page.address}; Ctrl-C ends", flush=True)
+        print(f"{page.address}  (Ctrl-C ends)", flush=True)
         if self.open:
             import webbrowser
 

@@ -23,7 +23,7 @@ class LatentNeRFOptions:
     config: str | None = None
     """A YAML file, as configs/latent-nerf.yaml, whose values take the place of the defaults."""
     max_minutes: float | None = None
-    """End after so many minutes; the run is a whole one all the same."""
+    """End the fit after so many minutes; the film comes on top."""
     resolution: int = 128
     """Grid points along a side from which the mesh is made."""
     width: int = 256

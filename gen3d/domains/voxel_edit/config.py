@@ -49,7 +49,7 @@ class VoxelEditConfig:
     size: int = 128
     """Of these, in pixels."""
     front: float = 0.0
-    """Degrees about the vertical axis from which the front is seen, 0 along +y."""
+    """Degrees about the vertical axis to which the front faces: 0 is -y, 90 is +x."""
     room: float = 0.7
     """Of the scene's height, left free above it for what `edit_words` name: what is not in the picture cannot
     be added, and a prior of things that fill their pictures adds nothing to one that does already."""

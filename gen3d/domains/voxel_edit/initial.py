@@ -138,8 +138,8 @@ class Frame:
 
 
 def frame_of(scene: Scene, front: float, room: float = 0.0) -> Frame:
-    """The frame of a scene whose front is seen from `front` degrees, 0 along +y, with `room` of its height
-    left free above it."""
+    """The frame of a scene whose front faces to `front` degrees (0 is -y, 90 is +x), with `room` of its
+    height left free above it."""
     low, high = _filled(scene)
     high[2] += room * (high[2] - low[2])
     angle = torch.deg2rad(torch.tensor(front))

@@ -21,9 +21,9 @@ class VoxelEditOptions:
     config: str | None = None
     """A YAML file, as configs/voxel-edit.yaml, whose values take the place of the defaults."""
     front: float = 0.0
-    """Degrees about the vertical axis from which the scene's front is seen, 0 along +y."""
+    """Degrees about the vertical axis to which the scene's front faces: 0 is -y, 90 is +x."""
     max_minutes: float | None = None
-    """End after so many minutes; the run is a whole one all the same."""
+    """End the edit after so many minutes; fitting voxels before it and filming after it come on top."""
     resolution: int = 128
     """Grid points along a side from which the mesh is made."""
     width: int = 256
