@@ -48,6 +48,8 @@ def execute(path: Path) -> Any:
     # `!gen3d` must be the one of this interpreter, and so must what it computes.
     here = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     env = {**os.environ, "PATH": here, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    # Figures are shown in the notebook, whatever is set for scripts without a display.
+    env.pop("MPLBACKEND", None)
     with tempfile.TemporaryDirectory() as folder:
         client = NotebookClient(
             notebook,
