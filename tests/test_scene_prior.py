@@ -16,7 +16,7 @@ from gen3d.cli import main
 from gen3d.config import from_dict, load_yaml, merge
 from gen3d.domains.dynamic_scene.config import DynamicSceneRun
 from gen3d.domains.dynamic_scene.domain import DynamicSceneDomain, SceneFit
-from gen3d.domains.dynamic_scene.guided import GuidedField, start_from
+from gen3d.domains.dynamic_scene.guided import STEP, GuidedField, start_from
 from gen3d.domains.scene_prior.codec import SceneCodec, ScenePriorConfig, seen
 from gen3d.domains.scene_prior.dataset import FAR, collate, measured, open_dataset
 from gen3d.domains.scene_prior.domain import scene_of
@@ -332,9 +332,23 @@ class TestGuided:
         field.progress(0.9)
         assert field.settled
         near = float(field.penalties()["prior"].detach())
+        found = []
+        for raw in (-1e4, 1e4):
+            with torch.no_grad():
+                field.shade.canonical.density_table.fill_(raw)
+            found.append(float(field.penalties()["prior"].detach()))
+        empty, full = found
+        assert near < min(found)
+        # Colours are the same in all three. Of opacities 0 and 1, the squares of 0 - w and 1 - w differ by
+        # 1 - 2 w, w being what the prior has there.
+        points, times = (
+            fit.field.box[0] + torch.rand(20_000, 3) * fit.field.box.diff(dim=0),
+            torch.rand(20_000),
+        )
+        kept = fit.occupancy.contains(points, times)
         with torch.no_grad():
-            field.shade.canonical.density_table += 3
-        assert float(field.penalties()["prior"].detach()) > 1.5 * near
+            wanted = 1 - torch.exp(-STEP * field.imagined.density(points[kept], times[kept])[0])
+        assert full - empty == pytest.approx(1 - 2 * float(wanted.mean()), abs=0.05)
 
     def test_a_checkpoint_of_something_else_is_refused(self, tmp_path: Path) -> None:
         other = train(
