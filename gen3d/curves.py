@@ -1,5 +1,6 @@
 """Curves of a training or a fit, and values of an evaluation beside others, as pictures."""
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping
@@ -62,7 +63,8 @@ def draw_training(run: Path, out: Path | None = None) -> Path | None:
         axis = figure.add_subplot(down, across, number)
         for name, points in curves.items():
             steps, values = zip(*points, strict=True)
-            axis.plot(steps, values, marker="o" if name in HELD_OUT else None, markersize=3, label=name)
+            marked = name in HELD_OUT or len(steps) == 1  # a line through one point is not seen
+            axis.plot(steps, values, marker="o" if marked else None, markersize=3, label=name)
             if name in HELD_OUT and steps[0] == 0:
                 axis.axhline(values[0], color="grey", linestyle=":", label="before training")
         if all(value > 0 for points in curves.values() for _, value in points) and "loss" in title:
@@ -75,16 +77,9 @@ def draw_training(run: Path, out: Path | None = None) -> Path | None:
 
 
 def read_curves(path: Path) -> dict[str, dict[str, list[tuple[int, float]]]]:
-    """Panel -> curve -> (step, value) of the finite numbers in the lines of a `metrics.jsonl`.
-
-    A line cut short by a kill is left out.
-    """
+    """Panel -> curve -> (step, value) of the finite numbers in the lines of a `metrics.jsonl`."""
     panels: dict[str, dict[str, list[tuple[int, float]]]] = {}
-    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
+    for line in read_lines(path):
         for name, value in line.items():
             if name in BOOKKEEPING or not isinstance(value, (int, float)) or not math.isfinite(value):
                 continue
@@ -97,6 +92,15 @@ def read_curves(path: Path) -> dict[str, dict[str, list[tuple[int, float]]]]:
         if title != whole and panels.get(whole, {}).get("loss") == points:
             del panels[title]
     return dict(sorted(panels.items(), key=lambda panel: "loss" not in panel[1]))
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a `metrics.jsonl`, none where there is no file; one cut short by a kill is left out."""
+    found = []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(text))
+    return found
 
 
 def draw_metrics(report: Mapping[str, Any], out: Path) -> Path:

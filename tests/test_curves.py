@@ -133,3 +133,15 @@ def test_training_says_what_it_begins_with_and_writes_its_page(
     assert (tmp_path / "tuned" / "curves.png").is_file()
     assert "data:image/png;base64," in page
     assert "toy-ring" in page
+
+
+def test_a_fit_that_was_stopped_before_it_measured_tells_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(Path(__file__).parents[1])
+    out = tmp_path / "run"
+    words = ["train", "--domain", "dynamic-scene", "--data", "data/tiny/scene"]
+    words += ["--config", "configs/dynamic-scene_debug.yaml"]
+    monkeypatch.setattr("gen3d.optimise.MEASURED", 0)
+    assert main([*words, "--fit.steps", "1", "--out", str(out), "--quiet", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"checkpoint": str(out / "checkpoint")}

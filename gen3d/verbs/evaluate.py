@@ -64,7 +64,7 @@ class Evaluate:
 def _write_report(domain: str, samples: Path, found: dict[str, Any], out: Path) -> Path:
     """The page and its picture, beside the measurements."""
     from gen3d import domains, io
-    from gen3d.curves import draw_metrics
+    from gen3d.curves import draw_metrics, drawn
     from gen3d.domains.base import SceneDomain
     from gen3d.report import turning, write_report
 
@@ -72,7 +72,7 @@ def _write_report(domain: str, samples: Path, found: dict[str, Any], out: Path) 
     scene = issubclass(cls, SceneDomain)
     shown = [] if scene else io.read(samples)
     drawings = turning(cls, cls.load(samples)) if scene else {}
-    picture = draw_metrics(found, out.with_suffix(".png"))
-    drawings["Values and their intervals"] = picture.read_bytes()
+    if (picture := drawn(draw_metrics, found, out.with_suffix(".png"))) is not None:
+        drawings["Values and their intervals"] = picture.read_bytes()
     title = f"{domain}: {samples.name}"
     return write_report(out.with_name("report.html"), title, shown, metrics=found, drawings=drawings)

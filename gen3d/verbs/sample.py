@@ -205,7 +205,6 @@ class Sample:
         """What the domain writes of a scene, a contact sheet and a page, beside each other."""
         from gen3d.domains.base import PromptedDomain
         from gen3d.info import versions
-        from gen3d.report import turning, write_report
 
         files = domain.show(scene, options, out, progress=show_progress(self.quiet))
         # A folder of what words made holds all of it; one of frames holds frames alone.
@@ -225,6 +224,8 @@ class Sample:
             "versions": versions(),
         }
         if page is not None:
+            from gen3d.report import turning, write_report
+
             title = f"{self.domain}: {getattr(options, 'prompt', None) or self.checkpoint}"
             write_report(page, title, record=record, drawings=turning(domain, scene))
         if self.json:

@@ -95,8 +95,9 @@ class Train:
         if page is not None:
             _write_report(page, self.out, domain)
         if self.json:
-            lines = (self.out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-            last = {name: value for line in lines for name, value in json.loads(line).items()}
+            from gen3d.curves import METRICS, read_lines
+
+            last = {name: value for line in read_lines(self.out / METRICS) for name, value in line.items()}
             print(json.dumps({"checkpoint": str(checkpoint), **last}))
         elif not self.quiet:
             print(f"checkpoint: {checkpoint}")
