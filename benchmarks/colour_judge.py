@@ -25,7 +25,7 @@ def main() -> None:
     rows = [
         row
         for row in range(len(data))
-        if not data.other[row] and plainly(str(data.captions[data.caption[row]]), str(data.colour[row]))
+        if not data.other[row] and plainly(data.captions[row][0], str(data.colour[row]))
     ]
     rows = [rows[k] for k in np.random.default_rng(0).permutation(len(rows))[: arguments.n]]
     found = {name: [0, 0, 0] for name in NAMED}  # pictures of it, those found in it, those found elsewhere

@@ -20,9 +20,9 @@ from pooled import pooled
 
 from gen3d import judges, media
 from gen3d.captures.render import render_mesh
+from gen3d.captures.things import Thing, read_things
 from gen3d.config import from_dict, to_dict
 from gen3d.diffusion.priors import as_prior
-from gen3d.domains.images.objects import Thing, read_things
 from gen3d.domains.voxel_edit.config import VoxelEditRun, editing
 from gen3d.domains.voxel_edit.domain import VoxelEditFit
 from gen3d.domains.voxel_edit.show import read_edited

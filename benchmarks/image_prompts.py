@@ -7,8 +7,8 @@ import argparse
 import itertools
 from pathlib import Path
 
+from gen3d.captures.compose import withheld
 from gen3d.colours import NAMED
-from gen3d.domains.images.compose import withheld
 from gen3d.domains.images.dataset import open_dataset
 from gen3d.files import atomic_write
 from gen3d.judges import GROUPS

@@ -19,7 +19,7 @@ from text_to_3d import PROMPTS
 import gen3d
 from gen3d import judges
 from gen3d.captures.render import render_mesh
-from gen3d.domains.images.objects import Thing, read_things
+from gen3d.captures.things import Thing, read_things
 from gen3d.files import atomic_write
 from gen3d.scenes.judged import ELEVATION, VIEWS, WIDTH
 from gen3d.scenes.viewpoints import cameras

@@ -13,17 +13,17 @@ from scipy import fft
 from skimage import color, data
 
 from gen3d import judges
+from gen3d.captures.compose import Composer, withheld
 from gen3d.captures.render import Light, render_mesh
+from gen3d.captures.things import GENERIC, Thing, read_things
 from gen3d.cli import main
 from gen3d.colours import NAMED, lab, names_of, shade_of
 from gen3d.config import load_yaml
 from gen3d.diffusion.priors import GeneratorPrior
 from gen3d.domains.images.codec import COLOURS, ImageCodec, ImageConfig
-from gen3d.domains.images.compose import Composer, withheld
 from gen3d.domains.images.dataset import collate, open_dataset
 from gen3d.domains.images.domain import ImageDomain
 from gen3d.domains.images.metrics import frechet_distance
-from gen3d.domains.images.objects import GENERIC, Thing, read_things
 from gen3d.domains.images.options import ImageOptions
 from gen3d.domains.images.prepare import prepare
 from gen3d.draws import Draws
@@ -215,7 +215,7 @@ class TestPictures:
         one, other = (np.load(tmp_path / n / "train.npz") for n in "ab")
         assert all(np.array_equal(one[name], other[name]) for name in one)
         views = open_dataset(tmp_path / "a", "train", 4, 32)
-        assert "brick" in views.words()
+        assert "brick" in views.captions.words()
         vectors, mask = text.embed([views[0].caption])
         assert np.allclose(views[0].text, vectors[0][mask[0]].numpy(), atol=2e-3)
         with pytest.raises(Gen3dError, match="pictures of 32 pixels; the configuration has 64"):

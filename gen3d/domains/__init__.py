@@ -32,6 +32,7 @@ TABLE: dict[str, Entry] = {
         "gen3d.domains.images.options:ImageOptions",
         "gen3d.domains.images.options:ImagePrepareOptions",
     ),
+    "object": Entry("gen3d.domains.objects:ObjectDomain", "gen3d.domains.objects.options:ObjectOptions"),
     "scene-prior": Entry(
         "gen3d.domains.scene_prior:ScenePriorDomain", "gen3d.domains.scene_prior.options:ScenePriorOptions"
     ),

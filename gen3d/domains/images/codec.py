@@ -6,7 +6,6 @@ the picture and need no training, and a transformer that predicts clean data bea
 What learnt autoencoders and decoders lose against them is told in `docs/lab-notes.md`.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +17,7 @@ from gen3d.domains.base import ChannelGroup, Codec
 from gen3d.domains.images.dataset import ViewBatch
 from gen3d.draws import Draws
 from gen3d.errors import Gen3dError
+from gen3d.nn import prompts
 from gen3d.tokens import Tokens
 
 SHRINK = 8
@@ -31,8 +31,6 @@ COARSER = (1, 9, 9)
 SPREAD = 0.3
 """Root mean square of latents that the transformer sees. Means of cells, what silhouettes are made of, get a
 deviation of 1.4 by it, so that they are decided at middle noise levels."""
-WORDS = 8192
-"""Bytes of the words that a checkpoint knows."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class ImageCodec(Codec):
     """Between pictures and tokens of `patch` x `patch` cells of latents.
 
     Attributes:
-        words: (WORDS,) uint8: the words of the captions it was trained with, by frequency, in ASCII.
+        words: (ROOM,) uint8: the words of the captions it was trained with, by frequency.
     """
 
     words: Tensor
@@ -83,7 +81,7 @@ class ImageCodec(Codec):
         axis = (torch.arange(self.side) + 0.5) * config.patch
         grid = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1)
         self.register_buffer("positions", grid.view(-1, 2), persistent=False)
-        self.register_buffer("words", torch.zeros(WORDS, dtype=torch.uint8))
+        self.register_buffer("words", torch.zeros(prompts.ROOM, dtype=torch.uint8))
 
     def to_latents(self, images: Tensor) -> Tensor:
         """Latents (B, c, s, s) of pictures (B, 3, S, S) from -1 to 1."""
@@ -112,18 +110,6 @@ class ImageCodec(Codec):
 
     def loss(self, batch: ViewBatch, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         raise Gen3dError("latents of pictures need no codec to be trained; set train.codec_steps to 0")
-
-    def tell(self, words: Sequence[str]) -> None:
-        """Keep the words of the captions, as many as there is room for."""
-        text = "\n".join(words).encode("ascii", "ignore")[:WORDS]
-        if len(text) == WORDS:
-            text = text.rpartition(b"\n")[0]
-        self.words.zero_()
-        self.words[: len(text)] = torch.tensor(list(text), dtype=torch.uint8)
-
-    def known(self) -> list[str]:
-        """The words that were told."""
-        return bytes(self.words.tolist()).rstrip(b"\0").decode("ascii").split("\n")
 
 
 def cosine_waves(count: int) -> tuple[Tensor, Tensor]:

@@ -11,15 +11,13 @@ from torch import Tensor
 from gen3d.draws import Draws
 from gen3d.errors import Gen3dError
 from gen3d.files import read_arrays
+from gen3d.nn.prompts import Captions, padded
 
 NAMES = (
     "images",
     "azimuth",
     "elevation",
-    "caption",
-    "captions",
-    "text",
-    "lengths",
+    *Captions.NAMES,
     "noun",
     "colour",
     "other",
@@ -55,38 +53,19 @@ class ViewDataset:
     """
 
     def __init__(self, arrays: dict[str, np.ndarray], tokens: int) -> None:
-        self.images, self.captions = arrays["images"], arrays["captions"]
-        self.azimuth, self.elevation, self.caption = (arrays[n] for n in ("azimuth", "elevation", "caption"))
+        self.images, self.captions = arrays["images"], Captions.of(arrays)
+        self.azimuth, self.elevation = arrays["azimuth"], arrays["elevation"]
         self.noun, self.colour, self.other, self.told = (
             arrays[n] for n in ("noun", "colour", "other", "told")
         )
-        self._text = arrays["text"]
-        self._ends = np.cumsum(arrays["lengths"])
-        self._starts = self._ends - arrays["lengths"]
         self.sizes = np.full(len(self.images), tokens, np.int64)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> View:
-        caption = int(self.caption[index])
-        return View(
-            self.images[index],
-            float(self.azimuth[index]),
-            float(self.elevation[index]),
-            str(self.captions[caption]),
-            self._text[self._starts[caption] : self._ends[caption]],
-        )
-
-    def words(self) -> list[str]:
-        """Every word of the captions, the most frequent first."""
-        counts: dict[str, int] = {}
-        for caption, times in zip(
-            self.captions, np.bincount(self.caption, minlength=len(self.captions)), strict=True
-        ):
-            for word in set(str(caption).replace(",", " ").split()):
-                counts[word] = counts.get(word, 0) + int(times)
-        return sorted(counts, key=lambda word: (-counts[word], word))
+        azimuth, elevation = float(self.azimuth[index]), float(self.elevation[index])
+        return View(self.images[index], azimuth, elevation, *self.captions[index])
 
 
 def open_dataset(source: str | Path, split: str, tokens: int, size: int | None = None) -> ViewDataset:
@@ -133,11 +112,5 @@ class ViewBatch:
 def collate(items: Sequence[View], camera: Tensor, draws: Draws | None) -> ViewBatch:
     """A batch; with `draws`, half of it mirrored. `camera` (B, 3) are the directions of the items."""
     images = torch.from_numpy(np.stack([item.image for item in items])).permute(0, 3, 1, 2)
-    longest = max(len(item.text) for item in items)
-    text = torch.zeros(len(items), longest, items[0].text.shape[1])
-    mask = torch.zeros(len(items), longest, dtype=torch.bool)
-    for row, item in enumerate(items):
-        text[row, : len(item.text)] = torch.from_numpy(item.text.astype(np.float32))
-        mask[row, : len(item.text)] = True
-    batch = ViewBatch(images.float() / 127.5 - 1, camera, text, mask)
+    batch = ViewBatch(images.float() / 127.5 - 1, camera, *padded([item.text for item in items]))
     return batch if draws is None else batch.mirrored(draws.uniform("mirror") < 0.5)

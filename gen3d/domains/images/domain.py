@@ -1,7 +1,5 @@
 """Captioned, posed pictures as a generative domain: the prior that guides text to 3D."""
 
-import difflib
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,6 +16,7 @@ from gen3d.domains.images.options import ImageOptions, ImagePrepareOptions
 from gen3d.draws import Draws
 from gen3d.errors import Gen3dError, require
 from gen3d.metrics import Metric
+from gen3d.nn import prompts
 from gen3d.nn import text as words
 from gen3d.scenes.viewpoints import OVERHEAD, directions
 from gen3d.types import Conditions
@@ -67,7 +66,7 @@ class ImageDomain(GenerativeDomain):
         return open_dataset(source, split, len(self.codec.positions))
 
     def fit(self, dataset: Any) -> None:
-        self.codec.tell(dataset.words())
+        self.codec.words.copy_(prompts.stored(dataset.captions.words()))
 
     def collate(self, items: Sequence[View], draws: Draws | None) -> ViewBatch:
         azimuth, elevation = (torch.tensor([getattr(i, n) for i in items]) for n in ("azimuth", "elevation"))
@@ -79,39 +78,20 @@ class ImageDomain(GenerativeDomain):
     def layout(self, options: ImageOptions, draws: Draws) -> Layout:
         count = len(draws.index)
         positions = self.codec.positions.cpu().expand(count, -1, -1)
-        text, mask = self.texts(self._prompts(options, draws.index))
+        text, mask = self.texts(prompts.prompts_of(options, draws.index))
         return Layout(
             torch.ones(positions.shape[:2], dtype=torch.bool),
             positions,
             {"camera": self._cameras(options, draws), "text": text, "text_mask": mask},
         )
 
-    def texts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def texts(self, asked: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Vectors (B, L, E) and mask (B, L) of prompts; an empty one is none. Warns of what is not known.
 
         Raises:
             MissingExtra: the extra `text` is not installed.
         """
-        told = sorted({prompt for prompt in prompts if prompt})
-        if not told:
-            none = torch.zeros(len(prompts), 1, words.WIDTH)
-            return none, torch.zeros(len(prompts), 1, dtype=torch.bool)
-        for prompt in told:
-            self._warn(prompt)
-        vectors, real = words.embed(told)
-        index = torch.tensor([told.index(prompt) if prompt else 0 for prompt in prompts])
-        given = torch.tensor([bool(prompt) for prompt in prompts])
-        return vectors[index], real[index] & given[:, None]
-
-    def _prompts(self, options: ImageOptions, index: Tensor) -> list[str]:
-        if options.prompt is not None and options.prompts is not None:
-            raise Gen3dError("both --prompt and --prompts are given; allowed: one of them")
-        if options.prompt is not None and not options.prompt.strip():
-            raise Gen3dError("the prompt is empty; say what should be seen, or leave --prompt out")
-        if options.prompts is None:
-            return [options.prompt or ""] * len(index)
-        lines = read_prompts(options.prompts)
-        return [lines[int(number) % len(lines)] for number in index]
+        return prompts.texts(asked, prompts.known(self.codec.words))
 
     def _cameras(self, options: ImageOptions, draws: Draws) -> Tensor:
         """(B, 3) directions, those that are not asked for drawn as the data have them."""
@@ -123,24 +103,6 @@ class ImageDomain(GenerativeDomain):
                 raise Gen3dError(f"elevation is {options.elevation}; allowed: -90 to 90 degrees")
             elevation = torch.full_like(elevation, options.elevation)
         return directions(azimuth, elevation)
-
-    def _warn(self, prompt: str) -> None:
-        """Tell of words that no caption had, and of texts that are cut."""
-        if words.length_of(prompt) > words.LONGEST:
-            warnings.warn(f"only the first {words.LONGEST} tokens of the prompt are read", stacklevel=2)
-        known = self.codec.known()
-        asked = [word.strip(".!?;:'\"").lower() for word in prompt.replace(",", " ").split()]
-        unknown = list(dict.fromkeys(word for word in asked if word and word not in known))
-        if known == [""] or not unknown:
-            return
-        close = sorted({near for word in unknown for near in difflib.get_close_matches(word, known, 3)})
-        hint = f"; close to: {', '.join(close)}" if close else ""
-        some = ", ".join(word for word in known[:60] if len(word) > 2)
-        warnings.warn(
-            f"the prior was never told {', '.join(unknown)}{hint}. It knows {len(known)} words, most often: "
-            f"{some}",
-            stacklevel=2,
-        )
 
     def to_native(self, raw: Tensor) -> list[Any]:
         image = require("PIL.Image", "scenes")
@@ -180,6 +142,7 @@ class ImageDomain(GenerativeDomain):
             workers, progress: not used.
         """
         from gen3d.domains.images.metrics import image_set_metrics, prompt_metrics
+        from gen3d.nn.prompts import read_prompts
 
         found = image_set_metrics(samples, reference)
         if prompts:
@@ -194,19 +157,3 @@ class ImageDomain(GenerativeDomain):
 
     def save(self, objects: Sequence[Any], path: Path) -> list[Path]:
         return io.write([o for o in objects if o is not None], path)
-
-
-def read_prompts(path: str) -> list[str]:
-    """The lines of a text file that are not empty.
-
-    Raises:
-        Gen3dError: it cannot be read, or holds none.
-    """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise Gen3dError(f"cannot read prompts from {path}: {error}") from error
-    found = [line.strip() for line in lines if line.strip()]
-    if not found:
-        raise Gen3dError(f"{path} holds no prompt")
-    return found

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from gen3d.captures.compose import Composer
 from gen3d.captures.render import render_mesh
-from gen3d.domains.images.compose import Composer
-from gen3d.domains.images.objects import Thing, read_things
+from gen3d.captures.things import Thing, read_things
 from gen3d.errors import Gen3dError
 from gen3d.files import atomic_write
-from gen3d.nn.text import packed
+from gen3d.nn.prompts import embedded
 from gen3d.scenes.viewpoints import cameras, random_view, view_words
 from gen3d.version import __version__
 
@@ -42,7 +42,7 @@ def prepare(
     never tells are in the others, too. The same arguments make the same pictures.
 
     Args:
-        source: as of `gen3d.domains.images.objects.read_things`.
+        source: as of `gen3d.captures.things.read_things`.
         out: the folder.
         size: pixels along a side.
         limit: pictures for training.
@@ -89,17 +89,11 @@ def _pictures(split: str, count: int, size: int, seed: list[int], progress: bool
     with ProcessPoolExecutor(workers, mp_context=get_context("fork")) as pool:
         bar = tqdm(pool.map(_part, parts), total=len(parts), desc=split, disable=not progress, leave=False)
         rows = [row for part in bar for row in part]
-    captions = sorted({row["caption"] for row in rows})
-    index = {caption: number for number, caption in enumerate(captions)}
-    vectors, lengths = packed(captions, progress=progress)
     return {
         "images": np.concatenate([row["images"] for row in rows]),
         "azimuth": np.concatenate([row["azimuth"] for row in rows]),
         "elevation": np.concatenate([row["elevation"] for row in rows]),
-        "caption": np.repeat([index[row["caption"]] for row in rows], [len(row["images"]) for row in rows]),
-        "captions": np.array(captions),
-        "text": vectors,
-        "lengths": lengths,
+        **embedded([row["caption"] for row in rows for _ in range(len(row["images"]))], progress),
         **{
             name: np.array([row[name] for row in rows for _ in range(len(row["images"]))])
             for name in ("noun", "colour", "other", "told")

@@ -1,14 +1,15 @@
 """Pictures to be taken: things painted in named colours and put together, with the words that describe
 them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from zlib import crc32
 
 import numpy as np
 
 from gen3d.captures.render import Light, Pattern
+from gen3d.captures.things import Thing
 from gen3d.colours import NAMED, names_of, shade_of
-from gen3d.domains.images.objects import Thing
 
 COMMON = 0.8
 """Share of the things that are drawn noun by noun, the nouns being equally likely; the others are any."""
@@ -48,6 +49,7 @@ class Picture:
     Attributes:
         vertices: (P, 3), within the ball of radius 1.
         faces: (F, 3).
+        part: (F,) numbers of parts, each of one colour but for patterns.
         colours: (F, 3) uint8.
         pattern: of the surface, if any.
         light: that shines on it.
@@ -56,10 +58,12 @@ class Picture:
         colour: its main colour, whether or not the caption tells it.
         told: whether it does.
         other: noun of a second thing, "" for none.
+        name: of the model, "" for two together.
     """
 
     vertices: np.ndarray
     faces: np.ndarray
+    part: np.ndarray
     colours: np.ndarray
     pattern: Pattern | None
     light: Light
@@ -68,6 +72,7 @@ class Picture:
     colour: str
     told: bool
     other: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,10 +93,25 @@ def withheld(colour: str, noun: str) -> bool:
 
 
 class Composer:
-    """Draws pictures of things of one split."""
+    """Draws pictures of things of one split.
 
-    def __init__(self, things: list[Thing], split: str) -> None:
-        self.things, self.split = things, split
+    Args:
+        things: of that split.
+        split: "train", "valid" or "test".
+        finishes: how things are painted, and how often.
+        together: share of the pictures with two things.
+    """
+
+    def __init__(
+        self,
+        things: list[Thing],
+        split: str,
+        finishes: Mapping[str, float] = FINISHES,
+        together: float = TOGETHER,
+    ) -> None:
+        self.things, self.split, self.together = things, split, together
+        self.finishes = list(finishes)
+        self.odds = np.array(list(finishes.values())) / sum(finishes.values())
         self.by_noun: dict[str, list[Thing]] = {}
         for thing in things:
             self.by_noun.setdefault(thing.noun, []).append(thing)
@@ -99,7 +119,7 @@ class Composer:
 
     def draw(self, random: np.random.Generator) -> Picture:
         """One picture."""
-        if random.random() < TOGETHER:
+        if random.random() < self.together:
             found = self._together(random)
             if found is not None:
                 return found
@@ -108,6 +128,7 @@ class Composer:
         return Picture(
             thing.vertices,
             thing.faces,
+            thing.part,
             painted.colours,
             painted.pattern,
             _light(painted.gloss),
@@ -115,6 +136,7 @@ class Composer:
             thing.noun,
             painted.colour,
             painted.told,
+            name=thing.name,
         )
 
     def _any(self, random: np.random.Generator) -> Thing:
@@ -152,15 +174,16 @@ class Composer:
         low, high = vertices.min(0), vertices.max(0)
         vertices = (vertices - (low + high) / 2) / (np.linalg.norm(high - low) / 2)
         faces = np.concatenate([base.thing.faces, top.thing.faces + len(base.thing.vertices)])
+        part = np.concatenate([base.thing.part, top.thing.part + base.thing.part.max() + 1])
         colours = np.concatenate([base.colours, top.colours])
         return Picture(
-            vertices, faces, colours, None, LIGHT, caption, base.noun, base.colour, base.told, top.noun
+            vertices, faces, part, colours, None, LIGHT, caption, base.noun, base.colour, base.told, top.noun
         )
 
     def _paint(self, thing: Thing, random: np.random.Generator) -> _Painted:
         """A thing in colours, and the words for it. Pairs that are withheld are painted otherwise."""
         while True:
-            finish = str(random.choice(list(FINISHES), p=list(FINISHES.values())))
+            finish = str(random.choice(self.finishes, p=self.odds))
             colours, main, words = _finish(thing, finish, random)
             noun = thing.noun
             if thing.words and random.random() < 0.25:

@@ -1,0 +1,72 @@
+"""Between decoded grids and coloured meshes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gen3d.captures.compose import LIGHT
+from gen3d.captures.meshes import Y_TO_Z
+from gen3d.captures.render import render_mesh
+from gen3d.errors import require
+from gen3d.scenes.viewpoints import cameras
+
+FINER = 2
+"""Cells along a side of one, of the grid in which surfaces are looked for: smoother than the one decoded."""
+FLOATER = 0.005
+"""A separate part below this share of the faces is a floater, and is removed."""
+
+
+def to_mesh(grid: Tensor) -> Any:
+    """The coloured surface of a decoded grid (4, R, R, R), in [-1, 1]^3, +y up, the front towards +z.
+
+    Returns:
+        `trimesh.Trimesh`, or None where nothing is inside or numbers are not finite.
+        `metadata["floaters_removed"]` counts the parts that were left out.
+    """
+    trimesh, measure = require("trimesh", "shapes"), require("skimage.measure", "shapes")
+    if not bool(grid.isfinite().all()) or not bool((grid[0] > 0).any()):
+        return None
+    fine = F.interpolate(grid[None, :1], scale_factor=FINER, mode="trilinear")[0, 0].numpy()
+    side = len(fine)
+    # A border outside closes the surface where the thing touches the end of the grid.
+    padded = np.pad(fine, 1, constant_values=-1.0)
+    vertices, faces, _, _ = measure.marching_cubes(padded, 0.0)
+    places = (vertices - 0.5) * (2 / side) - 1
+    made = trimesh.Trimesh(places, faces[:, ::-1], process=True)
+    parts = made.split(only_watertight=False)
+    kept = [part for part in parts if len(part.faces) >= FLOATER * len(made.faces)]
+    removed = len(parts) - len(kept)
+    if removed and kept:
+        made = trimesh.util.concatenate(kept) if len(kept) > 1 else kept[0]
+    made.visual.vertex_colors = colours_at(grid, np.asarray(made.vertices))
+    made.vertices = np.asarray(made.vertices) @ Y_TO_Z
+    made.metadata["floaters_removed"] = removed
+    return made
+
+
+def colours_at(grid: Tensor, places: np.ndarray) -> np.ndarray:
+    """(P, 3) uint8 at places (P, 3) of the cube."""
+    where = torch.from_numpy(places.astype(np.float32)).flip(1)[None, None, None]
+    # Colours are of the middles of cells; a place beyond the outermost has theirs.
+    found = F.grid_sample(grid[None, 1:], where, padding_mode="border", align_corners=False)
+    return ((found[0, :, 0, 0].T.clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
+
+
+def standing(mesh: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Vertices (P, 3), +z up and within the ball of radius 1 as things are pictured, faces, and colours (P,
+    3) uint8."""
+    vertices = np.asarray(mesh.vertices) @ Y_TO_Z.T
+    low, high = vertices.min(0), vertices.max(0)
+    placed = (vertices - (low + high) / 2) / max(float(np.linalg.norm(high - low)) / 2, 1e-9)
+    return placed, np.asarray(mesh.faces), np.asarray(mesh.visual.vertex_colors)[:, :3]
+
+
+def pictures(mesh: Any, azimuth: Sequence[float], elevation: float, width: int) -> Tensor:
+    """(V, 3, width, width) in [0, 1]: a mesh before white, lit as the prior of pictures is."""
+    shots = cameras(torch.tensor(azimuth), torch.full((len(azimuth),), elevation), width)
+    seen = render_mesh(*standing(mesh), shots, light=LIGHT, samples=2) / np.float32(255)
+    return torch.from_numpy(seen[..., :3] * seen[..., 3:] + 1 - seen[..., 3:]).permute(0, 3, 1, 2)
