@@ -77,7 +77,7 @@ def optimise(
     if going_on:
         run.restore(out / STATE)
     else:
-        run.begin()
+        _begin(run, config)
         out.mkdir(parents=True, exist_ok=True)
         (out / "metrics.jsonl").unlink(missing_ok=True)
         with atomic_write(out / "config.yaml") as temporary:
@@ -94,6 +94,21 @@ def optimise(
         if progress:
             drawn(draw_training, out)
     return out / "checkpoint"
+
+
+def _begin(run: Any, config: Any) -> None:
+    """What comes before the first step: a mesh to begin as, made of the prompt, where one is asked for."""
+    start = getattr(config, "start", "")
+    if not start:
+        run.begin()
+        return
+    makes = Generator.from_pretrained(start, "cpu")
+    if makes.domain.name != "object":
+        raise Gen3dError(f"start is {start!r}, which makes {makes.domain.name}; allowed: domain object")
+    (made,) = makes.sample(1, seed=config.fit.seed, prompt=config.prompt, progress=False)
+    if made is None:
+        raise Gen3dError(f"{start} made nothing of {config.prompt!r}; try another seed, or start with a ball")
+    run.begin_as(made)
 
 
 def read_prior(name: str) -> Any:

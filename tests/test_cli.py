@@ -155,8 +155,8 @@ def test_a_mistake_inside_a_process_has_no_traceback() -> None:
     done = run("sample", "--domain", "foo")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
-        "gen3d: error: unknown domain 'foo'; allowed: molecule, crystal, shape, image, scene-prior, "
-        "dynamic-scene, latent-nerf, voxel-edit"
+        "gen3d: error: unknown domain 'foo'; allowed: molecule, crystal, shape, image, object, "
+        "scene-prior, dynamic-scene, latent-nerf, voxel-edit"
     ]
 
 

@@ -18,6 +18,10 @@ from gen3d.config import load_yaml, merge
 from gen3d.domains.atoms.dataset import open_dataset
 from gen3d.domains.atoms.native import from_native, to_native
 from gen3d.domains.base import GenerativeDomain
+from gen3d.domains.objects.dataset import collate as collate_things
+from gen3d.domains.objects.dataset import open_dataset as open_things
+from gen3d.domains.objects.metrics import apart, volumes
+from gen3d.domains.objects.native import to_mesh as thing_mesh
 from gen3d.domains.scene_prior.dataset import MovingScene
 from gen3d.domains.scene_prior.dataset import open_dataset as open_scenes
 from gen3d.domains.scene_prior.domain import HALF
@@ -130,6 +134,20 @@ def same_picture(one: Any, other: Any) -> bool:
     return np.allclose(np.asarray(one, float), np.asarray(other, float), atol=2)
 
 
+def things(path: Path) -> list[Any]:
+    dataset = open_things(path, "train", 64)
+    batch = collate_things([dataset[i] for i in range(len(dataset))], None)
+    grids = torch.cat([batch.distances[:, None], batch.colours], 1)
+    return [thing_mesh(grid) for grid in grids]
+
+
+def same_volume(one: Any, other: Any) -> bool:
+    """Meshes by the cells that they fill, and by the mean of their colours."""
+    share = 1 - apart(volumes([one]), volumes([other]))[0, 0]
+    colours = [np.asarray(mesh.visual.vertex_colors)[:, :3].mean(0) for mesh in (one, other)]
+    return share > 0.95 and np.allclose(*colours, atol=8)
+
+
 def half(value: float) -> float:
     return value / 2
 
@@ -180,6 +198,16 @@ CASES = {
         # As of shapes, with as many references as samples and failed ones.
         ("1nna", lambda value: (2 * value + 100) / 3),
         {"latent_channels": 3 * 64},
+        codec_steps=0,
+    ),
+    "object": Case(
+        TINY / "objects.npz",
+        things,
+        same_volume,
+        same_volume,
+        {"1nna": 0.0, "cov": 100.0},
+        ("1nna", lambda value: (2 * value + 100) / 3),
+        {"latent_channels": 512},
         codec_steps=0,
     ),
     "scene-prior": Case(

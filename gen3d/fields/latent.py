@@ -121,6 +121,15 @@ class LatentField(GridField):
     def channels(self) -> int:  # type: ignore[override]
         return self.look.channels
 
+    @torch.no_grad()
+    def hold(self, density: Tensor, features: Tensor | None) -> None:
+        """Take raw densities (P, 1), and features (P, c) if given, to go on from."""
+        finest = self.pyramid.grids[-1]
+        values = [density - self.start, *([] if features is None else [features])]
+        for channel, column in enumerate(torch.cat(values, 1).T):
+            finest[0, channel] = column.view(self.shape)
+        self._made = None
+
     def tables(self) -> tuple[Tensor, Tensor]:
         made = self._made
         if made is None or not torch.is_grad_enabled():

@@ -13,7 +13,7 @@ class Evaluate:
     """Measure samples against a reference set; prints a table and writes metrics.json."""
 
     domain: str
-    """What the samples are: molecule, crystal, shape, image, scene-prior, dynamic-scene, latent-nerf,
+    """What the samples are: molecule, crystal, shape, image, object, scene-prior, dynamic-scene, latent-nerf,
     voxel-edit, or another package's."""
     samples: Path
     """File or folder of samples."""

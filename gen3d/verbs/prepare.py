@@ -17,7 +17,7 @@ class Prepare:
     """Turn a data set into the arrays that training reads."""
 
     domain: str | None = None
-    """What the data are: molecule, crystal, shape, image, scene-prior, dynamic-scene, or another
+    """What the data are: molecule, crystal, shape, image, object, scene-prior, dynamic-scene, or another
     package's."""
     source: str | None = None
     """qm9, mp-20, sweethome3d or a scene of D-NeRF (fetched); a file or folder of structures or shapes; or an

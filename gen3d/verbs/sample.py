@@ -26,8 +26,8 @@ class Sample:
     """
 
     domain: str
-    """What to generate: molecule, crystal, shape, image, scene-prior, dynamic-scene, latent-nerf, voxel-edit,
-    or another package's."""
+    """What to generate: molecule, crystal, shape, image, object, scene-prior, dynamic-scene, latent-nerf,
+    voxel-edit, or another package's."""
     n: int = 16
     """How many samples."""
     out: Path | None = None

@@ -26,8 +26,8 @@ class Train:
     out: Path
     """Folder of the run."""
     domain: str | None = None
-    """What to train: molecule, crystal, shape, image, scene-prior, dynamic-scene, or another package's; by
-    default what --config says."""
+    """What to train: molecule, crystal, shape, image, object, scene-prior, dynamic-scene, or another
+    package's; by default what --config says."""
     config: Path | None = None
     """YAML file with the configuration."""
     init_from: Annotated[str | None, arg(name="from")] = None

@@ -39,3 +39,10 @@ class LatentNeRFRun:
     """How it is fitted."""
     prior: TextPriorConfig = field(default_factory=TextPriorConfig)
     """What guides it."""
+    start: str = ""
+    """Checkpoint of domain object whose mesh of the prompt the field begins as: shipped weights by name, a
+    folder or a hub id; empty for a soft ball."""
+
+    def __post_init__(self) -> None:
+        if self.start and (self.domain_config.sketch or self.domain_config.paint):
+            raise ValueError("start, and a sketch or paint, are given; allowed: one of them")

@@ -19,6 +19,7 @@ from gen3d.domains.latent_nerf.config import LatentNeRFConfig, LatentNeRFRun
 from gen3d.domains.latent_nerf.options import LatentNeRFOptions
 from gen3d.domains.latent_nerf.paint import Canvas, Unwrapped, padded, unwrapped, write_painted
 from gen3d.domains.latent_nerf.sketch import Overlap, Sketch
+from gen3d.domains.latent_nerf.start import begin_as
 from gen3d.errors import Gen3dError
 from gen3d.fields.latent import LatentField, TextureField
 from gen3d.fields.occupancy import Occupancy
@@ -31,6 +32,10 @@ from gen3d.scenes.scene import Scene, read_scene, write_scene
 
 PAINTING = DistilConfig(resolutions=(256,), penalties={"variation": 0.001})
 """What a texture needs otherwise than a field does."""
+BALL = "ball"
+"""What --start says for none."""
+FROM_A_MESH: dict[str, Any] = {"start": "object"}
+"""How a fit begins where nothing else is said."""
 AS_PUBLISHED = {
     "fit": {
         "steps": 5000,
@@ -63,6 +68,10 @@ class LatentNeRFFit(Distilled):
         fit = run.fit if self.sketch is None else replace(run.fit, silhouette=0.0)
         super().__init__(field, Occupancy(box, CELLS), guide, run.prompt, fit)
         self.run = run
+
+    def begin_as(self, mesh: Any) -> None:
+        """Begin as a mesh that a model of things made of the prompt."""
+        begin_as(self.field, mesh)
 
     def terms(self) -> Tensor:
         return super().terms() if self.sketch is None else self.sketch.loss(self.field, self.generator)
@@ -185,6 +194,8 @@ class LatentNeRFDomain(PromptedDomain):
     def run_config(cls, options: LatentNeRFOptions, given: dict[str, Any]) -> LatentNeRFRun:  # type: ignore[override]
         # What a configuration or a flag names takes the place of single values.
         values: dict[str, Any] = {"fit": to_dict(PAINTING if options.paint else DistilConfig())}
+        if not (options.paint or options.sketch or options.prior.startswith(STABLE)):
+            values = merge(values, FROM_A_MESH)
         if options.prior.startswith(STABLE):
             values = merge(values, AS_PUBLISHED)
         if options.config is not None:
@@ -198,6 +209,8 @@ class LatentNeRFDomain(PromptedDomain):
         }
         if options.prompt is not None:
             asked["prompt"] = options.prompt
+        if options.start is not None:
+            asked["start"] = "" if options.start == BALL else options.start
         held = {"strictness": options.strictness, "proximity": options.proximity}
         held = {name: value for name, value in held.items() if value is not None}
         if held and options.sketch is None:

@@ -9,6 +9,9 @@ class LatentNeRFOptions:
 
     prompt: str | None = None
     """What should be seen: "a blue sofa"."""
+    start: str | None = None
+    """Checkpoint of domain object whose mesh of the prompt it begins as, by default the one that comes with
+    gen3d; "ball" for a soft ball, as published, and by default with Stable Diffusion, a sketch or paint."""
     sketch: str | None = None
     """File of a mesh that says where it is: Sketch-Shape."""
     strictness: float | None = None

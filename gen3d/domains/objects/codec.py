@@ -12,8 +12,7 @@ from torch import Tensor
 
 from gen3d.config import require_at_least
 from gen3d.domains.base import ChannelGroup, Codec
-from gen3d.domains.objects.dataset import ThingBatch
-from gen3d.domains.objects.grids import RESOLUTION
+from gen3d.domains.objects.dataset import RESOLUTION, ThingBatch
 from gen3d.draws import Draws
 from gen3d.errors import Gen3dError
 from gen3d.nn import prompts

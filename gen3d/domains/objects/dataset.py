@@ -8,10 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gen3d.captures.grids import REACH
 from gen3d.draws import Draws
 from gen3d.files import read_arrays
 from gen3d.nn.prompts import Captions, padded
 
+RESOLUTION = 32
+"""R, cells along a side of grids."""
+THICKEN = 0.5
+"""Cells by which things are made thicker, so that sheets and legs do not fall between the cells."""
 NAMES = ("distances", "parts", "grid", "palette", "colours", *Captions.NAMES, "noun", "colour", "told")
 
 
@@ -20,7 +25,7 @@ class Thing:
     """One coloured thing.
 
     Attributes:
-        distances: (R, R, R) int8, as of `gen3d.domains.objects.grids.gridded`.
+        distances: (R, R, R) int8, positive inside, 127 standing for REACH cells and more.
         colours: (R, R, R, 3) uint8, of the nearest surface.
         caption: what it is.
         text: (L, E) float16, vectors of the caption's tokens.
@@ -57,6 +62,11 @@ class ThingDataset:
         grid = int(self.grid[index])
         colours = self._colours[int(self._starts[index]) + self.parts[grid].astype(np.int64)]
         return Thing(self.distances[grid], colours, caption, text)
+
+
+def as_stored(distances: np.ndarray) -> np.ndarray:
+    """(R, R, R) int8 of distances in cells."""
+    return np.rint((distances + THICKEN).clip(-REACH, REACH) * (127 / REACH)).astype(np.int8)
 
 
 def open_dataset(source: str | Path, split: str, tokens: int) -> ThingDataset:

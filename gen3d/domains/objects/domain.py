@@ -12,7 +12,7 @@ from gen3d import io, media
 from gen3d.domains.base import GenerativeDomain, Layout
 from gen3d.domains.objects.codec import ObjectCodec, ObjectConfig
 from gen3d.domains.objects.dataset import Thing, ThingBatch, ThingDataset, collate, open_dataset
-from gen3d.domains.objects.native import pictures, to_mesh
+from gen3d.domains.objects.native import pictures, to_mesh, to_thing
 from gen3d.domains.objects.options import ObjectOptions
 from gen3d.draws import Draws
 from gen3d.metrics import Metric
@@ -75,6 +75,10 @@ class ObjectDomain(GenerativeDomain):
         positions = self.codec.positions.cpu().expand(len(asked), -1, -1)
         real = torch.ones(positions.shape[:2], dtype=torch.bool)
         return Layout(real, positions, {"text": vectors, "text_mask": mask})
+
+    def items(self, objects: Sequence[Any]) -> list[Thing]:
+        """Meshes as data, told nothing."""
+        return [to_thing(made) for made in objects]
 
     def to_native(self, raw: Tensor) -> list[Any]:
         return [to_mesh(grid) for grid in raw.float().cpu()]

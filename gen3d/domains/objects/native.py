@@ -9,14 +9,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gen3d.captures.compose import LIGHT
+from gen3d.captures.grids import REACH, gridded, into_cube
 from gen3d.captures.meshes import Y_TO_Z
 from gen3d.captures.render import render_mesh
-from gen3d.errors import require
+from gen3d.domains.objects.dataset import RESOLUTION, Thing
+from gen3d.errors import Gen3dError, require
+from gen3d.nn import text
 from gen3d.scenes.viewpoints import cameras
 
 FINER = 2
 """Cells along a side of one, of the grid in which surfaces are looked for: smoother than the one decoded."""
-FLOATER = 0.005
+FLOATER = 0.01
 """A separate part below this share of the faces is a floater, and is removed."""
 
 
@@ -46,6 +49,22 @@ def to_mesh(grid: Tensor) -> Any:
     made.vertices = np.asarray(made.vertices) @ Y_TO_Z
     made.metadata["floaters_removed"] = removed
     return made
+
+
+def to_thing(mesh: Any) -> Thing:
+    """A coloured mesh, +y up, as data: the way back.
+
+    Raises:
+        Gen3dError: it is no mesh with faces.
+    """
+    if not hasattr(mesh, "faces") or not len(mesh.faces):
+        raise Gen3dError(f"{type(mesh).__name__} has no faces; allowed: meshes with colours")
+    vertices, faces = np.asarray(mesh.vertices) @ Y_TO_Z.T, np.asarray(mesh.faces)
+    colours = np.asarray(mesh.visual.vertex_colors)[:, :3][faces].mean(1).round().astype(np.uint8)
+    random = np.random.default_rng(0)
+    distances, near = gridded(into_cube(vertices), faces, colours, RESOLUTION, random)
+    stored = np.rint(distances * (127 / REACH)).astype(np.int8)
+    return Thing(stored, near, "", np.zeros((0, text.WIDTH), np.float16))
 
 
 def colours_at(grid: Tensor, places: np.ndarray) -> np.ndarray:

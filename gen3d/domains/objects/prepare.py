@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gen3d.captures.compose import FINISHES, Composer, Picture
+from gen3d.captures.grids import gridded, into_cube
 from gen3d.captures.things import read_things
-from gen3d.domains.objects.grids import MOST_PARTS, gridded, into_cube
+from gen3d.domains.objects.dataset import RESOLUTION, as_stored
 from gen3d.errors import Gen3dError
 from gen3d.files import atomic_write
 from gen3d.nn.prompts import embedded
@@ -31,6 +32,8 @@ VARIANTS = 4
 """Grids of every model, each stretched along its axes in another way."""
 STRETCH = 0.12
 """By how much, at most."""
+MOST_PARTS = 256
+"""Of one grid, whose cells name them in a byte."""
 CHUNK = 16
 """Grids that a process makes at a time."""
 
@@ -153,8 +156,10 @@ def _made(progress: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _chunk(first: int) -> tuple[np.ndarray, np.ndarray]:
-    made = []
+    distances, parts = [], []
     for grid in _grids[first : first + CHUNK]:
-        placed = into_cube(grid.vertices * grid.stretch)
-        made.append(gridded(placed, grid.faces, grid.part, np.random.default_rng(grid.seed)))
-    return np.stack([m[0] for m in made]), np.stack([m[1] for m in made])
+        random, placed = np.random.default_rng(grid.seed), into_cube(grid.vertices * grid.stretch)
+        found, part = gridded(placed, grid.faces, grid.part.astype(np.uint8), RESOLUTION, random)
+        distances.append(as_stored(found))
+        parts.append(part)
+    return np.stack(distances), np.stack(parts)
