@@ -1,6 +1,7 @@
-"""Prompts that a prior of pictures was never told: pairs of a colour and a noun that its captions leave out.
+"""Prompts that were never told in training: pairs of a colour and a noun that captions leave out.
 
 python benchmarks/image_prompts.py --data data/images --n 1000 --out prompts.txt
+python benchmarks/image_prompts.py --data data/objects --n 300 --out prompts.txt
 """
 
 import argparse
@@ -9,18 +10,17 @@ from pathlib import Path
 
 from gen3d.captures.compose import withheld
 from gen3d.colours import NAMED
-from gen3d.domains.images.dataset import open_dataset
-from gen3d.files import atomic_write
+from gen3d.files import atomic_write, read_arrays
 from gen3d.judges import GROUPS
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="what gen3d prepare --domain image wrote")
+    parser.add_argument("--data", type=Path, required=True, help="prepared pictures or things")
     parser.add_argument("--n", type=int, default=1000, help="how many; pairs take turns")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    known = {str(noun) for noun in open_dataset(arguments.data, "valid", 0).noun}
+    known = {str(noun) for noun in read_arrays(arguments.data, "valid", ["noun"], "image")[1]["noun"]}
     pairs = [(c, n) for n in sorted(known & GROUPS.keys()) for c in NAMED if withheld(c, n)]
     lines = [
         f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {noun}"

@@ -53,6 +53,7 @@ def made(job: tuple[Path, str, float, str, int, Path]) -> dict[str, Any]:
         "fit": {"steps": steps},
     }
     fit = LatentNeRFFit(from_dict(LatentNeRFRun, config), as_prior(read_prior(prior)))
+    fit.begin()
     while fit.share() < 1:
         fit.advance()
     seen = torch.cat(pictures_around(fit.scene(), 128, 4), 1)

@@ -1,7 +1,8 @@
 """Text to 3D from the shipped prior: whether class and colour of prompts are seen all around, and minutes.
 
 python benchmarks/text_to_3d.py --runs runs/text --out benchmarks/text_to_3d.json
-python benchmarks/text_to_3d.py --runs runs/janus --cameras --out benchmarks/janus.json
+python benchmarks/text_to_3d.py --runs runs/ball --start ball --out benchmarks/text_to_3d_ball.json
+python benchmarks/text_to_3d.py --runs runs/janus --start ball --cameras --out benchmarks/janus.json
 
 Each prompt is one run of one processor core, two side by side; seconds are of the whole run. With --cameras
 every prompt is made twice, with and without telling the prior the camera and the view.
@@ -16,9 +17,8 @@ from typing import Any
 import torch
 from pooled import pooled
 
-from gen3d.config import from_dict
-from gen3d.domains.latent_nerf.config import LatentNeRFRun
 from gen3d.domains.latent_nerf.domain import LatentNeRFDomain
+from gen3d.domains.latent_nerf.options import LatentNeRFOptions
 from gen3d.media import write_png
 from gen3d.optimise import optimise
 from gen3d.scenes.judged import ELEVATION, VIEWS, WIDTH, prompt_metrics
@@ -35,7 +35,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--prompts", nargs="*", default=PROMPTS)
     parser.add_argument("--prior", default="image")
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--start", default=None, help="as of gen3d sample --domain latent-nerf")
+    parser.add_argument("--steps", type=int, default=None)
     parser.add_argument("--cameras", action="store_true", help="with and without telling the camera")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--runs", type=Path, required=True)
@@ -43,26 +44,24 @@ def main() -> None:
     arguments = parser.parse_args()
     told = (True, False) if arguments.cameras else (True,)
     jobs = [
-        (prompt, tell, arguments.prior, arguments.steps, arguments.runs)
+        (LatentNeRFOptions(prompt, start=arguments.start, prior=arguments.prior), tell, arguments)
         for prompt in arguments.prompts
         for tell in told
     ]
-    about = {"prior": arguments.prior, "steps": arguments.steps, "seed": 0}
+    about = {"prior": arguments.prior, "start": arguments.start, "seed": 0}
     pooled(made, jobs, arguments.workers, arguments.out, lambda rows: {**about, **summary(rows)})
 
 
-def made(job: tuple[str, bool, str, int, Path]) -> dict[str, Any]:
+def made(job: tuple[LatentNeRFOptions, bool, argparse.Namespace]) -> dict[str, Any]:
     """One scene, judged from all around."""
-    prompt, tell, prior, steps, runs = job
+    options, tell, arguments = job
+    prompt, runs = options.prompt or "", arguments.runs
     torch.set_num_threads(1)
     start = time.perf_counter()
-    config = {
-        "prompt": prompt,
-        "prior": {"checkpoint": prior},
-        "fit": {"steps": steps, "tell_camera": tell, "tell_view": tell},
-    }
+    given = {} if arguments.steps is None else {"steps": arguments.steps}
+    config = LatentNeRFDomain.run_config(options, {**given, "tell_camera": tell, "tell_view": tell})
     name = prompt.replace(" ", "_") + ("" if tell else "_blind")
-    checkpoint = optimise(from_dict(LatentNeRFRun, config), None, runs / name, progress=False)
+    checkpoint = optimise(config, None, runs / name, progress=False)
     seconds = time.perf_counter() - start
     pictures = LatentNeRFDomain.load(checkpoint).pictures(WIDTH, VIEWS, ELEVATION)
     write_png(torch.cat(pictures[::3], 1), runs / f"{name}.png")
@@ -71,6 +70,7 @@ def made(job: tuple[str, bool, str, int, Path]) -> dict[str, Any]:
     return {
         "prompt": prompt,
         "camera": tell,
+        "steps": config.fit.steps,
         "seconds": round(seconds, 1),
         "peak_gb": round(peak, 2),
         **found,

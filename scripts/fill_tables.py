@@ -15,7 +15,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 CARDS = {
     name: ROOT / "gen3d" / "weights" / name / "README.md"
-    for name in ("molecule", "crystal", "shape", "shape-voxels", "scene-prior", "image")
+    for name in ("molecule", "crystal", "shape", "shape-voxels", "scene-prior", "image", "object")
 }
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *CARDS.values()]
 TABLE = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -259,6 +259,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "scene_prior_quality_defined": lambda: quality("scene_prior_quality", definitions=True),
     "image_quality": lambda: quality("image_quality", definitions=False),
     "image_quality_defined": lambda: quality("image_quality", definitions=True),
+    "object_quality": lambda: quality("object_quality", definitions=False),
+    "object_quality_defined": lambda: quality("object_quality", definitions=True),
     "text_to_3d": lambda: text_to_3d("text_to_3d"),
     "janus": lambda: cameras_told("janus"),
     "sketches": lambda: sketches("sketches"),

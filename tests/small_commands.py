@@ -52,6 +52,7 @@ FLAGS: list[tuple[str, str]] = [
     ("evaluate --domain shape", "--checks emd=none"),
     ("evaluate --domain dynamic-scene", "--checks size=16"),
     ("prepare --domain image", "--limit 8 --size 32"),
+    ("prepare --domain object", "--limit 8"),
     ("prepare --domain scene-prior", "--limit 2"),
     ("train", "--quiet"),
     (
@@ -65,6 +66,7 @@ FLAGS: list[tuple[str, str]] = [
     ),
     ("train --from --config", "--train.codec_steps 0"),
     ("train --domain image", "--train.codec_steps 0"),
+    ("train --domain object", "--train.codec_steps 0"),
     ("train --train.shard", "--train.shard false"),
     (
         "train configs/scene-prior.yaml",
@@ -107,7 +109,7 @@ def smaller(words: list[str], folder: Path) -> list[str]:
     if words[0] == "prepare" and "--source" in words:
         place = words.index("--source") + 1
         names = words[place].split(",")
-        if domain == "image":
+        if domain in ("image", "object"):
             names = [name for name in names if name not in LOCAL] or ["characters"]
         words[place] = ",".join(LOCAL.get(name, name) for name in names)
     added = [flag for pattern, flags in FLAGS if _matches(pattern, words) for flag in flags.split()]
@@ -280,6 +282,8 @@ FILES: dict[str, Callable[[Path], object]] = {
     "data/mp-20": _gen3d("prepare --domain crystal --source oxides.cif --out TARGET --quiet"),
     "data/images": _pictures,
     "image:data/mine": _pictures,
+    "data/objects": _data("objects.npz"),
+    "object:data/mine": _data("objects.npz"),
     "data/scene-prior": _data("moving.npz"),
     "data/sweethome3d": _data("shapes.npz"),
     "prompts.txt": _prompts,

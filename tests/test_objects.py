@@ -46,7 +46,7 @@ class TestGrids:
         to_box = np.linalg.norm(outside.clip(0), axis=-1) + outside.max(-1).clip(max=0)
         for mesh, exact in ((sphere, 0.7 - np.linalg.norm(places, axis=-1)), (box, -to_box)):
             values = np.zeros(len(mesh.faces), np.uint8)
-            found, _ = gridded(mesh.vertices, mesh.faces, values, RESOLUTION, np.random.default_rng(0))
+            found, _ = gridded(mesh.vertices, mesh.faces, values, RESOLUTION)
             expected = (exact * RESOLUTION / 2).clip(-REACH, REACH)
             # Meshes are drawn into a grid twice as fine: half of one of its cells either way.
             assert np.abs(found - expected).max() < 0.5
@@ -55,17 +55,17 @@ class TestGrids:
 
     def test_sheets_without_thickness_are_there_and_boxes_without_a_side_are_open(self) -> None:
         sheet = trimesh.creation.box((1.6, 1.6, 0.0))
-        found, _ = gridded(sheet.vertices, sheet.faces, np.zeros(12, int), 32, np.random.default_rng(0))
+        found, _ = gridded(sheet.vertices, sheet.faces, np.zeros(12, int), 32)
         assert (found + THICKEN > 0)[8:24, 8:24].any(-1).all()
         cup = trimesh.creation.box((1.2, 1.2, 1.2))
         cup.update_faces(cup.face_normals[:, 2] < 0.5)
-        found, _ = gridded(cup.vertices, cup.faces, np.zeros(10, int), 32, np.random.default_rng(0))
+        found, _ = gridded(cup.vertices, cup.faces, np.zeros(10, int), 32)
         assert found[16, 16, 16] < 0
 
     def test_every_cell_has_the_value_of_the_nearest_face(self) -> None:
         box = trimesh.creation.box((1.4, 1.4, 1.4))
         side = np.argmax(box.face_normals @ np.concatenate([np.eye(3), -np.eye(3)]).T, 1)
-        _, near = gridded(box.vertices, box.faces, side, 32, np.random.default_rng(0))
+        _, near = gridded(box.vertices, box.faces, side, 32)
         assert [near[30, 16, 16], near[16, 30, 16], near[16, 16, 30]] == [0, 1, 2]
         assert [near[1, 16, 16], near[16, 1, 16], near[16, 16, 1]] == [3, 4, 5]
 

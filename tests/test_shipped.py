@@ -32,6 +32,7 @@ def test_size_and_card(folder: Path) -> None:
         "shape": {"1nna_cd", "cov_cd", "copies_1nna_cd"},
         "scene-prior": {"1nna_iou", "cov_iou"},
         "image": {"1nna", "class_right", "colour_right"},
+        "object": {"1nna", "class_right", "colour_right", "known_shape"},
     }.get(domain, {"validity", "novelty"})
     assert needed <= set(facts["metrics"])
     card = (folder / "README.md").read_text()

@@ -12,17 +12,21 @@ import torch.nn.functional as F
 import trimesh
 from torch import Tensor
 
+from gen3d.captures.compose import LIGHT
 from gen3d.cli import main
 from gen3d.config import load_yaml
 from gen3d.diffusion.distillation import DistillationConfig
+from gen3d.domains.latent_nerf.domain import LatentNeRFDomain
 from gen3d.domains.latent_nerf.paint import Canvas, Unwrapped, padded, unwrapped, write_painted
 from gen3d.domains.latent_nerf.sketch import STEP, Overlap, Sketch, SketchConfig, placed
+from gen3d.domains.latent_nerf.start import begin_as, in_ball
 from gen3d.errors import Gen3dError
 from gen3d.fields.heads import HarmonicsHead
 from gen3d.fields.latent import LatentField, TextureField
 from gen3d.fields.occupancy import Occupancy
 from gen3d.fields.solids import distance, inside, open_edges
 from gen3d.fields.voxels import VoxelField
+from gen3d.generator import Generator
 from gen3d.run_config import run_config
 from gen3d.scenes.distil import DistilConfig, Distilled, entropy, look_of
 from gen3d.train import train
@@ -242,11 +246,62 @@ class TestPaint:
         assert np.linalg.norm(made.vertices, axis=1) == pytest.approx(0.95, abs=0.01)
 
 
+class TestBeginning:
+    """A field that begins as a mesh."""
+
+    def begun(self, mesh: trimesh.Trimesh, resolution: int = 40) -> LatentField:
+        field = LatentField(BOX, resolution, 3)
+        field.look.of_colours()
+        begin_as(field, *in_ball(mesh))
+        return field
+
+    def painted(self, mesh: trimesh.Trimesh) -> trimesh.Trimesh:
+        mesh.visual.vertex_colors = np.tile(np.array([[200, 40, 40, 255]], np.uint8), (len(mesh.vertices), 1))
+        return mesh
+
+    def test_density_is_where_the_mesh_is_put_into_the_ball(self) -> None:
+        # 2 x 1 x 1 in glTF's axes: half the diagonal of its box is brought to 1; z is what was y.
+        field = self.begun(self.painted(trimesh.creation.box((2, 1, 0.5))))
+        scale = 2 / math.sqrt(2**2 + 1**2 + 0.5**2)
+        half = torch.tensor([2, 0.5, 1]) * scale / 2
+        points = 2 * torch.rand(4000, 3, generator=torch.Generator().manual_seed(0)) - 1
+        away = (points.abs() - half).amax(1)
+        cell = 2 / 39
+        density = field.density(points, None)[0]
+        assert (density[away < -cell] * cell > 1.5).all()
+        assert (density[away > 1.5 * cell] * cell < 0.05).all()
+
+    def test_colours_are_lit_as_the_priors_pictures_are(self) -> None:
+        field = self.begun(self.painted(trimesh.creation.box((1, 1, 1))))
+        edge = 1 / math.sqrt(3)
+        faces = torch.tensor([[0, 0, edge], [0, -edge, 0], [0, 0, -edge]])
+        _, located = field.density(faces, None)
+        seen = field.colour(located, -F.normalize(faces, dim=1), None).detach()
+        for colour, normal in zip(seen, F.normalize(faces, dim=1), strict=True):
+            expected = np.array([200, 40, 40]) / 255 * LIGHT.shade(normal[None].numpy())[0]
+            assert colour.numpy() == pytest.approx(expected, abs=0.06)
+
+    def test_latents_are_left_alone_and_nothing_is_refused(self) -> None:
+        field = LatentField(BOX, 16, 4)
+        begin_as(field, *in_ball(self.painted(trimesh.creation.icosphere())))
+        assert not field.tables()[1].any()
+        with pytest.raises(Gen3dError, match="a mesh without faces"):
+            in_ball(trimesh.Trimesh())
+
+
 @pytest.fixture(scope="module")
 def prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = run_config(load_yaml(ROOT / "configs" / "image_debug.yaml"))
     return train(
         config, ROOT / "data" / "tiny" / "views.npz", tmp_path_factory.mktemp("prior"), progress=False
+    )
+
+
+@pytest.fixture(scope="module")
+def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = run_config(load_yaml(ROOT / "configs" / "object_debug.yaml"))
+    return train(
+        config, ROOT / "data" / "tiny" / "objects.npz", tmp_path_factory.mktemp("things"), progress=False
     )
 
 
@@ -259,22 +314,39 @@ class TestCommands:
         words = ["--config", config, "--prior", str(prior), "--out", str(out), *quick, *more]
         return main(["sample", "--domain", domain, *words])
 
+    def test_it_begins_as_what_a_model_of_things_makes(
+        self, prior: Path, things: Path, tmp_path: Path
+    ) -> None:
+        words = ("--prompt", "a red knight", "--start", str(things), "--steps", "1")
+        self.run("latent-nerf", prior, tmp_path / "a", *words)
+        (made,) = Generator.from_pretrained(things, "cpu").sample(1, seed=0, prompt="a red knight")
+        scene = LatentNeRFDomain.load(tmp_path / "a" / "run")
+        inside = torch.from_numpy(made.vertices).float() * 0.5 + torch.from_numpy(made.centroid).float() * 0.5
+        assert (tmp_path / "a" / "run" / "config.yaml").read_text().count(str(things)) == 1
+        expected = LatentField(BOX, 16, 3)
+        expected.look.of_colours()
+        begin_as(expected, *in_ball(made))
+        a, b = (field.density_at(inside)[0].clamp(max=60) for field in (scene.field, expected))
+        assert torch.allclose(a, b, atol=8)
+
     def test_text_to_3d(self, prior: Path, tmp_path: Path) -> None:
-        self.run("latent-nerf", prior, tmp_path / "a", "--prompt", "a red knight")
+        words = ("--prompt", "a red knight", "--start", "ball")
+        self.run("latent-nerf", prior, tmp_path / "a", *words)
         assert {p.name for p in (tmp_path / "a").iterdir()} >= {"run", "turntable.mp4", "views"}
         assert (tmp_path / "a" / "run" / "preview.png").stat().st_size > 200
         line = json.loads((tmp_path / "a" / "run" / "metrics.jsonl").read_text().splitlines()[-1])
         assert line["step"] == 20
         # The same command goes on with what is there: nothing is left to do.
         before = (tmp_path / "a" / "run" / "state.safetensors").read_bytes()
-        self.run("latent-nerf", prior, tmp_path / "a", "--prompt", "a red knight")
+        self.run("latent-nerf", prior, tmp_path / "a", *words)
         assert (tmp_path / "a" / "run" / "state.safetensors").read_bytes() == before
 
     def test_sketch_and_paint(self, prior: Path, tmp_path: Path) -> None:
         mesh = str(ball(tmp_path))
         self.run("latent-nerf", prior, tmp_path / "s", "--prompt", "a red ball", "--sketch", mesh)
         line = json.loads((tmp_path / "s" / "run" / "metrics.jsonl").read_text().splitlines()[-1])
-        assert 0 < line["overlap"] <= 1
+        # It begins as the sketch.
+        assert line["overlap"] > 0.7
         self.run("latent-nerf", prior, tmp_path / "p", "--prompt", "a red ball", "--paint", mesh)
         assert {"mesh.obj", "mesh.mtl", "mesh.glb", "texture.png"} <= {
             p.name for p in (tmp_path / "p").iterdir()
@@ -309,6 +381,12 @@ class TestCommands:
             ("latent-nerf", ("--prompt", "a", "--strictness", "1"), "--strictness is given without --sketch"),
             ("latent-nerf", ("--prompt", "a", "--sketch", "no.obj"), "no.obj is no sequence of meshes"),
             ("latent-nerf", ("--prompt", "a", "--guidance", "-1"), "guidance is -1"),
+            ("latent-nerf", ("--prompt", "a", "--start", "image"), "start is 'image', which makes image"),
+            (
+                "latent-nerf",
+                ("--prompt", "a", "--start", "object", "--sketch", "a.obj"),
+                "allowed: one of them",
+            ),
             ("voxel-edit", ("--prompt", "a"), "--input is missing"),
             ("voxel-edit", ("--prompt", "a", "--input", "no"), "there is no scene no"),
             (

@@ -15,8 +15,8 @@ REACH = 2.0
 """Cells from the surface beyond which all distances count alike."""
 FILLED = 0.94
 """Half of the longest side of a thing in the cube."""
-DENSE = 140
-"""Points drawn for each of the R^2 cells of a side, so that no cell of a surface stays empty."""
+SPACING = 0.5
+"""Of points on a surface, in cells of the finer grid, at most: there must be no holes in what encloses."""
 
 
 def into_cube(vertices: np.ndarray) -> np.ndarray:
@@ -31,7 +31,6 @@ def gridded(
     faces: np.ndarray,
     values: np.ndarray,
     resolution: int,
-    random: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """A mesh in the cube as a grid of R = `resolution` cells a side.
 
@@ -40,7 +39,6 @@ def gridded(
         faces: (F, 3).
         values: (F, ...) of faces.
         resolution: R.
-        random: of the samples of the surface.
 
     Returns:
         Distances (R, R, R) float32 in cells, positive inside, REACH at most; and the value of the nearest
@@ -51,7 +49,7 @@ def gridded(
     """
     ndimage = require("scipy.ndimage", "shapes")
     side = resolution * FINER
-    face, points = _samples(np.asarray(vertices, np.float32)[faces], DENSE * resolution**2, random)
+    face, points = _points(np.asarray(vertices, np.float32)[faces], SPACING * 2 / side)
     cell = tuple(((points + 1) * (side / 2)).astype(int).clip(0, side - 1).T)
     shell = np.zeros(3 * (side,), bool)
     near = np.zeros((*3 * (side,), *values.shape[1:]), values.dtype)
@@ -67,15 +65,19 @@ def gridded(
     return blocks.mean((1, 3, 5)), near[tuple(nearest[(slice(None), *middles)])]
 
 
-def _samples(corners: np.ndarray, count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Faces, and points (., 3) on them, of triangles (F, 3, 3): one for each, so that none is missed, and
-    `count` evenly over the surface."""
-    cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    area = np.cumsum(np.linalg.norm(cross, axis=1).astype(np.float64))
-    often = np.searchsorted(area / max(float(area[-1]), 1e-30), random.random(count))
-    face = np.concatenate([np.arange(len(corners)), often.clip(max=len(corners) - 1)])
-    u, v = random.random((2, len(face), 1), np.float32)
-    over = u + v > 1
-    u[over], v[over] = 1 - u[over], 1 - v[over]
-    a, b, c = (corners[face, k] for k in range(3))
-    return face, a + u * (b - a) + v * (c - a)
+def _points(corners: np.ndarray, spacing: float) -> tuple[np.ndarray, np.ndarray]:
+    """Faces, and points (., 3) on them, of triangles (F, 3, 3): rows along the longest side of each, rows and
+    points in them no further apart than `spacing`."""
+    sides = np.linalg.norm(np.roll(corners, -1, 1) - corners, axis=2)
+    order = (sides.argmax(1)[:, None] + np.arange(3)) % 3
+    a, b, c = np.moveaxis(np.take_along_axis(corners, order[..., None], 1), 1, 0)
+    longest = sides.max(1)
+    height = np.linalg.norm(np.cross(b - a, c - a), axis=1) / np.maximum(longest, 1e-12)
+    along, across = (np.ceil(length / spacing).astype(int).clip(1) for length in (longest, height))
+    counts = (along + 1) * (across + 1)
+    face = np.repeat(np.arange(len(corners)), counts)
+    number = np.arange(len(face)) - np.repeat(np.cumsum(counts) - counts, counts)
+    row, place = np.divmod(number, along[face] + 1)
+    up = (row / across[face])[:, None].astype(np.float32)
+    right = (place / along[face])[:, None].astype(np.float32) * (1 - up)
+    return face, a[face] + right * (b - a)[face] + up * (c - a)[face]

@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gen3d import checkpoint, media
+from gen3d.captures.meshes import GREY
 from gen3d.config import from_dict, load_yaml, merge, to_dict
 from gen3d.diffusion.distillation import DistillationConfig
 from gen3d.diffusion.priors import as_prior
@@ -19,7 +21,7 @@ from gen3d.domains.latent_nerf.config import LatentNeRFConfig, LatentNeRFRun
 from gen3d.domains.latent_nerf.options import LatentNeRFOptions
 from gen3d.domains.latent_nerf.paint import Canvas, Unwrapped, padded, unwrapped, write_painted
 from gen3d.domains.latent_nerf.sketch import Overlap, Sketch
-from gen3d.domains.latent_nerf.start import begin_as
+from gen3d.domains.latent_nerf.start import begin_as, in_ball
 from gen3d.errors import Gen3dError
 from gen3d.fields.latent import LatentField, TextureField
 from gen3d.fields.occupancy import Occupancy
@@ -69,9 +71,16 @@ class LatentNeRFFit(Distilled):
         super().__init__(field, Occupancy(box, CELLS), guide, run.prompt, fit)
         self.run = run
 
+    def begin(self) -> None:
+        """Begin as the sketch, if there is one."""
+        if self.sketch is not None:
+            grey = np.full((len(self.sketch.faces), 3), GREY, np.uint8)
+            begin_as(self.field, self.sketch.vertices, self.sketch.faces, grey)
+
     def begin_as(self, mesh: Any) -> None:
-        """Begin as a mesh that a model of things made of the prompt."""
-        begin_as(self.field, mesh)
+        """Begin as a mesh that a model of things made of the prompt, and stay near it."""
+        begin_as(self.field, *in_ball(mesh))
+        self.occupancy.update(self.field, self.config.prune_below, self.generator)
 
     def terms(self) -> Tensor:
         return super().terms() if self.sketch is None else self.sketch.loss(self.field, self.generator)

@@ -4,6 +4,7 @@ Distillation from a ball finds blobs of the right colour; shapes that a model of
 find (as GSGEN, arXiv 2309.16585, and Points-to-3D, arXiv 2307.13908, begin from clouds of Point-E).
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from gen3d.captures.compose import LIGHT
-from gen3d.captures.grids import gridded, into_cube
+from gen3d.captures.grids import REACH, gridded, into_cube
 from gen3d.captures.meshes import Y_TO_Z
 from gen3d.errors import Gen3dError
 from gen3d.fields.latent import BIAS, LatentField
@@ -20,12 +21,37 @@ STEEP = 4.0
 """Raw density that a cell's way inwards adds: what is two cells inside lets nothing through."""
 
 
-def begin_as(field: LatentField, mesh: Any) -> None:
+def begin_as(field: LatentField, vertices: np.ndarray, faces: np.ndarray, colours: np.ndarray) -> None:
     """Let a field of colours begin as a mesh, lit as the prior of pictures is; one of latents has its shape.
 
     Args:
-        field: a cube.
-        mesh: `trimesh.Trimesh`, +y up, with vertex colours; it is put into the ball of radius 1.
+        field: a cube around the mesh.
+        vertices: (P, 3), +z up.
+        faces: (F, 3).
+        colours: (F, 3) uint8.
+    """
+    low, high = vertices.min(0), vertices.max(0)
+    placed = into_cube(vertices)
+    # Field's points in the cube that the mesh is put into, and cells as large in both.
+    scale = float(np.linalg.norm(np.ptp(placed, axis=0)) / np.linalg.norm(high - low))
+    where = (field.grid_points() - torch.from_numpy((low + high) / 2).float()) * scale
+    side = float((field.box[1] - field.box[0]).max()) * scale
+    resolution = math.ceil(max(field.shape) * 2 / side)
+    distances, near = gridded(placed, faces, colours.astype(np.float32) / 255, resolution)
+    grid = torch.from_numpy(np.concatenate([_lit(distances, near), distances[..., None]], -1))
+    read = F.grid_sample(
+        grid.permute(3, 0, 1, 2)[None],
+        where.flip(1).view(1, *field.shape, 3),
+        padding_mode="border",
+        align_corners=False,
+    )[0].flatten(1)
+    away = read[3].masked_fill(where.abs().amax(1) > 1, -REACH)
+    field.hold((STEEP * away - BIAS)[:, None], read[:3].T - 0.5 if field.look.in_rgb else None)
+
+
+def in_ball(mesh: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Vertices, +z up and within the ball of radius 1, faces and their colours (F, 3) uint8 of a mesh of
+    trimesh, +y up.
 
     Raises:
         Gen3dError: it has no faces.
@@ -33,24 +59,9 @@ def begin_as(field: LatentField, mesh: Any) -> None:
     if not len(mesh.faces):
         raise Gen3dError("a mesh without faces; nothing can begin as it")
     vertices, faces = np.asarray(mesh.vertices) @ Y_TO_Z.T, np.asarray(mesh.faces)
-    placed = into_cube(vertices)
-    radius = float(np.linalg.norm(np.ptp(placed, axis=0))) / 2
-    resolution = max(field.shape)
-    colours = np.asarray(mesh.visual.vertex_colors)[:, :3][faces].mean(1).astype(np.float32) / 255
-    distances, colours = gridded(placed, faces, colours, resolution, np.random.default_rng(0))
-    grid = np.concatenate([_lit(distances, colours), distances[..., None]], -1)
-    # Cells of the cube that holds the mesh, read at the field's points, whose ball is smaller.
-    where = (field.grid_points() * radius).flip(1).view(1, *field.shape, 3)
-    read = F.grid_sample(
-        torch.from_numpy(grid).permute(3, 0, 1, 2)[None],
-        where,
-        padding_mode="border",
-        align_corners=False,
-    )[0]
-    beyond = where[0].abs().amax(-1) > 1
-    away = read[3].masked_fill(beyond, float(distances.min()))
-    density = STEEP * away - BIAS
-    field.hold(density.view(-1, 1), (read[:3] - 0.5).flatten(1).T if field.look.in_rgb else None)
+    low, high = vertices.min(0), vertices.max(0)
+    vertices = (vertices - (low + high) / 2) / (np.linalg.norm(high - low) / 2)
+    return vertices, faces, np.asarray(mesh.visual.vertex_colors)[:, :3][faces].mean(1).astype(np.uint8)
 
 
 def _lit(distances: np.ndarray, colours: np.ndarray) -> np.ndarray:

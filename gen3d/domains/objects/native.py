@@ -61,8 +61,7 @@ def to_thing(mesh: Any) -> Thing:
         raise Gen3dError(f"{type(mesh).__name__} has no faces; allowed: meshes with colours")
     vertices, faces = np.asarray(mesh.vertices) @ Y_TO_Z.T, np.asarray(mesh.faces)
     colours = np.asarray(mesh.visual.vertex_colors)[:, :3][faces].mean(1).round().astype(np.uint8)
-    random = np.random.default_rng(0)
-    distances, near = gridded(into_cube(vertices), faces, colours, RESOLUTION, random)
+    distances, near = gridded(into_cube(vertices), faces, colours, RESOLUTION)
     stored = np.rint(distances * (127 / REACH)).astype(np.int8)
     return Thing(stored, near, "", np.zeros((0, text.WIDTH), np.float16))
 

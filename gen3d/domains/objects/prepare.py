@@ -46,7 +46,6 @@ class _Grid:
     faces: np.ndarray
     part: np.ndarray
     stretch: np.ndarray
-    seed: int
 
 
 _grids: list[_Grid] = []
@@ -110,7 +109,7 @@ def _painted(composer: Composer, count: int, seed: list[int], progress: bool) ->
             known[key] = len(_grids)
             own = crc32(f"{seed} {key}".encode())
             stretch = 1 + np.random.default_rng(own).uniform(-STRETCH, STRETCH, 3)
-            _grids.append(_Grid(picture.vertices, picture.faces, part, stretch, own))
+            _grids.append(_Grid(picture.vertices, picture.faces, part, stretch))
         rows.append(known[key])
         palettes.append(palette)
         told.append((picture.caption, picture.noun, picture.colour, picture.told))
@@ -158,8 +157,8 @@ def _made(progress: bool) -> tuple[np.ndarray, np.ndarray]:
 def _chunk(first: int) -> tuple[np.ndarray, np.ndarray]:
     distances, parts = [], []
     for grid in _grids[first : first + CHUNK]:
-        random, placed = np.random.default_rng(grid.seed), into_cube(grid.vertices * grid.stretch)
-        found, part = gridded(placed, grid.faces, grid.part.astype(np.uint8), RESOLUTION, random)
+        placed = into_cube(grid.vertices * grid.stretch)
+        found, part = gridded(placed, grid.faces, grid.part.astype(np.uint8), RESOLUTION)
         distances.append(as_stored(found))
         parts.append(part)
     return np.stack(distances), np.stack(parts)
