@@ -46,7 +46,7 @@ def mesh(
     measure, trimesh = require("skimage.measure", "shapes"), require("trimesh", "shapes")
     box = field.box
     side = float((box[1] - box[0]).max())
-    level = 16 / side if level is None else level
+    level = level_of(box) if level is None else level
     spacing = side / (resolution - 1)
     axes = [torch.arange(float(box[0, k]), float(box[1, k]) + spacing / 2, spacing) for k in range(3)]
     grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
@@ -66,6 +66,11 @@ def mesh(
     made.visual.vertex_colors = np.rint(colours.clip(0, 1) * 255).astype(np.uint8)
     made.metadata["floaters_removed"] = removed
     return made
+
+
+def level_of(box: Tensor) -> float:
+    """The density whose surface is shown where no other is asked for."""
+    return 16 / float((box[1] - box[0]).max())
 
 
 def point_cloud(surface: Any, count: int, seed: int = 0) -> Any:

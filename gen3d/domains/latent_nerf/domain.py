@@ -26,6 +26,7 @@ from gen3d.errors import Gen3dError
 from gen3d.fields.latent import LatentField, TextureField
 from gen3d.fields.occupancy import Occupancy
 from gen3d.fields.rendering import Rendering
+from gen3d.fields.surfaces import level_of
 from gen3d.metrics import Metric
 from gen3d.scenes.distil import CELLS, STABLE, DistilConfig, Distilled
 from gen3d.scenes.gallery import FILM, pictures_around, write_gallery
@@ -88,8 +89,7 @@ class LatentNeRFFit(Distilled):
     def measure(self) -> dict[str, float]:
         found = super().measure()
         if self.sketch is not None:
-            level = 16 / (2 * self.run.domain_config.half_side)
-            found["overlap"] = self.overlap.of(self.field, level)
+            found["overlap"] = self.overlap.of(self.field, level_of(self.field.box))
         return found
 
     def write(self, folder: Path) -> None:

@@ -15,7 +15,8 @@ from gen3d.captures.compose import LIGHT
 from gen3d.captures.grids import REACH, gridded, into_cube
 from gen3d.captures.meshes import Y_TO_Z
 from gen3d.errors import Gen3dError
-from gen3d.fields.latent import BIAS, LatentField
+from gen3d.fields.latent import BIAS, SCALE, LatentField
+from gen3d.fields.surfaces import level_of
 
 STEEP = 4.0
 """Raw density that a cell's way inwards adds: what is two cells inside lets nothing through."""
@@ -46,7 +47,9 @@ def begin_as(field: LatentField, vertices: np.ndarray, faces: np.ndarray, colour
         align_corners=False,
     )[0].flatten(1)
     away = read[3].masked_fill(where.abs().amax(1) > 1, -REACH)
-    field.hold((STEEP * away - BIAS)[:, None], read[:3].T - 0.5 if field.look.in_rgb else None)
+    # At the surface there is the density whose surface a mesh of the field shows.
+    level = math.log(math.expm1(level_of(field.box) / SCALE))
+    field.hold((STEEP * away - BIAS + level)[:, None], read[:3].T - 0.5 if field.look.in_rgb else None)
 
 
 def in_ball(mesh: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
