@@ -17,8 +17,10 @@ from typing import Any
 import torch
 from pooled import pooled
 
+import gen3d
 from gen3d.domains.latent_nerf.domain import LatentNeRFDomain
 from gen3d.domains.latent_nerf.options import LatentNeRFOptions
+from gen3d.domains.objects.metrics import prompt_metrics as mesh_metrics
 from gen3d.media import write_png
 from gen3d.optimise import optimise
 from gen3d.scenes.judged import ELEVATION, VIEWS, WIDTH, prompt_metrics
@@ -67,6 +69,11 @@ def made(job: tuple[LatentNeRFOptions, bool, argparse.Namespace]) -> dict[str, A
     write_png(torch.cat(pictures[::3], 1), runs / f"{name}.png")
     found = {metric.name: metric.value for metric in prompt_metrics(pictures, prompt)}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    if config.start:
+        (mesh,) = gen3d.load(config.start).sample(1, seed=config.fit.seed, prompt=prompt, progress=False)
+        found |= {
+            f"start_{m.name}": m.value for m in mesh_metrics([mesh], [prompt]) if m.name == "class_views"
+        }
     return {
         "prompt": prompt,
         "camera": tell,
@@ -83,9 +90,11 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     blind = [row for row in rows if not row["camera"]]
     by_class = [row["class_views"] > 50 for row in told if "class_views" in row]
     by_colour = [row["colour_views"] > 50 for row in told if "colour_views" in row]
+    starts = [row["start_class_views"] > 50 for row in told if "start_class_views" in row]
     return {
         "class_right_from_most_views": _percent(by_class),
         "colour_right_from_most_views": _percent(by_colour),
+        "start_right_from_most_views": _percent(starts),
         "class_views": _mean([row["class_views"] for row in told if "class_views" in row]),
         "opposite_alike": _mean([row["opposite_alike"] for row in told]),
         "opposite_alike_without_camera": _mean([row["opposite_alike"] for row in blind]),
