@@ -37,8 +37,6 @@ PAINTING = DistilConfig(resolutions=(256,), penalties={"variation": 0.001})
 """What a texture needs otherwise than a field does."""
 BALL = "ball"
 """What --start says for none."""
-FROM_A_MESH: dict[str, Any] = {"start": "object"}
-"""How a fit begins where nothing else is said."""
 AS_PUBLISHED = {
     "fit": {
         "steps": 5000,
@@ -203,8 +201,6 @@ class LatentNeRFDomain(PromptedDomain):
     def run_config(cls, options: LatentNeRFOptions, given: dict[str, Any]) -> LatentNeRFRun:  # type: ignore[override]
         # What a configuration or a flag names takes the place of single values.
         values: dict[str, Any] = {"fit": to_dict(PAINTING if options.paint else DistilConfig())}
-        if not (options.paint or options.sketch or options.prior.startswith(STABLE)):
-            values = merge(values, FROM_A_MESH)
         if options.prior.startswith(STABLE):
             values = merge(values, AS_PUBLISHED)
         if options.config is not None:

@@ -10,8 +10,8 @@ class LatentNeRFOptions:
     prompt: str | None = None
     """What should be seen: "a blue sofa"."""
     start: str | None = None
-    """Checkpoint of domain object whose mesh of the prompt it begins as, by default the one that comes with
-    gen3d; "ball" for a soft ball, as published, and by default with Stable Diffusion, a sketch or paint."""
+    """Checkpoint of domain object whose mesh of the prompt it begins as: "object" for the one that comes with
+    gen3d, a folder or a hub id. By default "ball", a soft ball, as published."""
     sketch: str | None = None
     """File of a mesh that says where it is: Sketch-Shape."""
     strictness: float | None = None
