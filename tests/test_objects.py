@@ -183,6 +183,9 @@ class TestMeshes:
     def test_nothing_and_numbers_that_are_none_make_no_mesh(self) -> None:
         assert to_mesh(torch.full((4, 32, 32, 32), -1.0)) is None
         assert to_mesh(torch.full((4, 32, 32, 32), torch.nan)) is None
+        speck = torch.full((4, 32, 32, 32), -1.0)
+        speck[0, 5, 5, 5] = 0.1  # lost between the middles of cells
+        assert to_mesh(speck) is None
 
     def test_there_and_back(self) -> None:
         thing = to_thing(to_mesh(ball(0.94)))

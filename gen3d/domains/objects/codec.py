@@ -24,7 +24,7 @@ PATCH = 8
 SIDE = RESOLUTION // PATCH
 VALUES = 4 * PATCH**3
 """Of a patch: a distance and three colours for each cell."""
-SHAPE_WEIGHT = 2.0
+SHAPE_WEIGHT = 4.0
 """How much more an error of distances, as a share of their reach, counts than one of colours."""
 EVEN = 0.5
 """Exponent by which the deviations of components are made more alike: 0 as they are, 1 all equal."""
@@ -40,7 +40,7 @@ class ObjectConfig:
         ValueError: a number out of range.
     """
 
-    latent_channels: int = 128
+    latent_channels: int = 192
     """Components kept of a patch of 8 x 8 x 8 cells."""
 
     def __post_init__(self) -> None:

@@ -31,9 +31,9 @@ def to_mesh(grid: Tensor) -> Any:
         `metadata["floaters_removed"]` counts the parts that were left out.
     """
     trimesh, measure = require("trimesh", "shapes"), require("skimage.measure", "shapes")
-    if not bool(grid.isfinite().all()) or not bool((grid[0] > 0).any()):
-        return None
     fine = F.interpolate(grid[None, :1], scale_factor=FINER, mode="trilinear")[0, 0].numpy()
+    if not bool(grid.isfinite().all()) or not (fine > 0).any():
+        return None
     side = len(fine)
     # A border outside closes the surface where the thing touches the end of the grid.
     padded = np.pad(fine, 1, constant_values=-1.0)
