@@ -130,12 +130,8 @@ def text_to_3d(name: str) -> str:
     found = report(name)
     bounds = report("views_around")
     beside = {row["prompt"]: row for row in bounds["rows"]}
-    ball = report(f"{name}_ball")
-    balls = {row["prompt"]: row for row in ball["rows"]}
     heads = (
         "class, % of views",
-        "of the mesh it begins as",
-        "of one begun as a ball",
         "of the prior's pictures",
         "of real meshes",
         "colour, % of views",
@@ -144,14 +140,11 @@ def text_to_3d(name: str) -> str:
     lines = [("prompt", *heads)]
     for row in found["rows"]:
         if row["camera"]:
-            prompt = row["prompt"]
-            row = {**row, **beside[prompt], "ball_views": balls[prompt]["class_views"]}
-            kinds = ("class", "start_class", "ball", "prior", "real", "colour")
-            keys = (*(f"{kind}_views" for kind in kinds), "seconds")
+            row = {**row, **beside[row["prompt"]]}
+            keys = ("class_views", "prior_views", "real_views", "colour_views", "seconds")
             lines.append((row["prompt"], *(f"{row[key]:.0f}" if key in row else "" for key in keys)))
-    row = {**found, **bounds, "ball_right_from_most_views": ball["class_right_from_most_views"]}
-    kinds = ("class", "start", "ball", "prior", "real", "colour")
-    shares = (*(f"{kind}_right_from_most_views" for kind in kinds), "seconds")
+    row = {**found, **bounds}
+    shares = (*(f"{kind}_right_from_most_views" for kind in ("class", "prior", "real", "colour")), "seconds")
     lines.append(("right from most views, % of prompts", *(f"{row[key]:.0f}" for key in shares)))
     return rows(*lines)
 
@@ -266,7 +259,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "scene_prior_quality_defined": lambda: quality("scene_prior_quality", definitions=True),
     "image_quality": lambda: quality("image_quality", definitions=False),
     "image_quality_defined": lambda: quality("image_quality", definitions=True),
-    "object_quality": lambda: quality("object_quality", definitions=False),
     "object_quality_defined": lambda: quality("object_quality", definitions=True),
     "text_to_3d": lambda: text_to_3d("text_to_3d"),
     "janus": lambda: cameras_told("janus"),
