@@ -37,6 +37,16 @@ PAINTING = DistilConfig(resolutions=(256,), penalties={"variation": 0.001})
 """What a texture needs otherwise than a field does."""
 BALL = "ball"
 """What --start says for none."""
+FROM_A_MESH = {
+    "fit": {
+        "steps": 100,
+        "learning_rate": 0.005,
+        "resolutions": (64,),
+        "refine_at": 1.0,
+        "pull": {"noise": (0.2, 0.5)},
+    }
+}
+"""How our prior pulls at a field that begins as a mesh, where nothing else is said: little, at low noise."""
 AS_PUBLISHED = {
     "fit": {
         "steps": 5000,
@@ -203,6 +213,8 @@ class LatentNeRFDomain(PromptedDomain):
         values: dict[str, Any] = {"fit": to_dict(PAINTING if options.paint else DistilConfig())}
         if options.prior.startswith(STABLE):
             values = merge(values, AS_PUBLISHED)
+        elif options.start not in (None, BALL):
+            values = merge(values, FROM_A_MESH)
         if options.config is not None:
             values = merge(values, load_yaml(Path(options.config)))
         of: dict[str, Any] = {}
