@@ -10,13 +10,14 @@ import trimesh
 
 from gen3d.captures.compose import Composer
 from gen3d.captures.grids import FILLED, REACH, gridded, into_cube
+from gen3d.captures.meshes import in_ball
 from gen3d.captures.things import Thing
 from gen3d.cli import main
 from gen3d.domains.objects import prepare as preparing
 from gen3d.domains.objects.codec import VALUES, ObjectCodec, ObjectConfig
 from gen3d.domains.objects.dataset import RESOLUTION, THICKEN, ThingBatch, collate, open_dataset
 from gen3d.domains.objects.metrics import apart, prompt_metrics, volume_metrics
-from gen3d.domains.objects.native import pictures, standing, to_mesh, to_thing
+from gen3d.domains.objects.native import pictures, to_mesh, to_thing
 from gen3d.domains.objects.prepare import prepare
 from gen3d.errors import Gen3dError
 
@@ -197,8 +198,7 @@ class TestMeshes:
             to_thing(trimesh.PointCloud(np.zeros((3, 3))))
 
     def test_pictures_fit_the_frame(self) -> None:
-        placed, _, _ = standing(to_mesh(ball()))
-        assert np.linalg.norm(placed, axis=1).max() <= 1
+        assert np.linalg.norm(in_ball(to_mesh(ball())).vertices, axis=1).max() <= 1
         seen = pictures(to_mesh(ball()), [0.0, 90.0], 20.0, 48)
         red = (seen[:, 0] > 2 * seen[:, 1].clamp(min=0.01)).float().mean((1, 2))
         assert ((red > 0.15) & (red < 0.5)).all()
@@ -244,8 +244,9 @@ class TestAsUsersRunIt:
         assert "never told purple" in capsys.readouterr().err
         record = json.loads((out / "samples.json").read_text())
         assert record["domain"] == "object"
-        for file in sorted(out.glob("*.glb")):
-            assert len(trimesh.load(file, force="mesh").faces) > 0
+        assert len(record["files"]) == record["counts"]["made"] == 2
+        for file in record["files"]:
+            assert len(trimesh.load(out / file, force="mesh").faces) > 0
 
     def test_bad_words_are_named(self, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
         command = ["sample", "--domain", "object", "--checkpoint", str(run / "checkpoint"), "--prompt"]

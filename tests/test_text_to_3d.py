@@ -13,13 +13,14 @@ import trimesh
 from torch import Tensor
 
 from gen3d.captures.compose import LIGHT
+from gen3d.captures.meshes import in_ball
 from gen3d.cli import main
 from gen3d.config import load_yaml
 from gen3d.diffusion.distillation import DistillationConfig
 from gen3d.domains.latent_nerf.domain import LatentNeRFDomain
 from gen3d.domains.latent_nerf.paint import Canvas, Unwrapped, padded, unwrapped, write_painted
 from gen3d.domains.latent_nerf.sketch import STEP, Overlap, Sketch, SketchConfig, placed
-from gen3d.domains.latent_nerf.start import begin_as, in_ball
+from gen3d.domains.latent_nerf.start import begin_as
 from gen3d.errors import Gen3dError
 from gen3d.fields.heads import HarmonicsHead
 from gen3d.fields.latent import LatentField, TextureField
@@ -252,7 +253,7 @@ class TestBeginning:
     def begun(self, mesh: trimesh.Trimesh, resolution: int = 40) -> LatentField:
         field = LatentField(BOX, resolution, 3)
         field.look.of_colours()
-        begin_as(field, *in_ball(mesh))
+        begin_as(field, in_ball(mesh))
         return field
 
     def painted(self, mesh: trimesh.Trimesh) -> trimesh.Trimesh:
@@ -283,9 +284,9 @@ class TestBeginning:
 
     def test_latents_are_left_alone_and_nothing_is_refused(self) -> None:
         field = LatentField(BOX, 16, 4)
-        begin_as(field, *in_ball(self.painted(trimesh.creation.icosphere())))
+        begin_as(field, in_ball(self.painted(trimesh.creation.icosphere())))
         assert not field.tables()[1].any()
-        with pytest.raises(Gen3dError, match="a mesh without faces"):
+        with pytest.raises(Gen3dError, match="Trimesh has no faces"):
             in_ball(trimesh.Trimesh())
 
 
@@ -325,7 +326,7 @@ class TestCommands:
         assert (tmp_path / "a" / "run" / "config.yaml").read_text().count(str(things)) == 1
         expected = LatentField(BOX, 16, 3)
         expected.look.of_colours()
-        begin_as(expected, *in_ball(made))
+        begin_as(expected, in_ball(made))
         a, b = (field.density_at(inside)[0].clamp(max=60) for field in (scene.field, expected))
         assert torch.allclose(a, b, atol=8)
 

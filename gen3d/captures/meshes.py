@@ -36,6 +36,12 @@ class Mesh:
     faces: np.ndarray
     colours: np.ndarray
 
+    def face_colours(self) -> np.ndarray:
+        """(F, 3) uint8, of vertices the mean over a face."""
+        if len(self.colours) != len(self.vertices):
+            return self.colours
+        return self.colours[self.faces].mean(1).round().astype(np.uint8)
+
 
 @dataclass(frozen=True)
 class MeshSequence:
@@ -99,6 +105,21 @@ def read_meshes(path: str | Path, *, up: Up | None = None) -> MeshSequence:
     if not files:
         raise Gen3dError(f"{path} holds no mesh; allowed: {', '.join(EXTENSIONS)}")
     return _normalised([_file(file) for file in files], path.name, up or _usual_up(files[0]))
+
+
+def in_ball(mesh: Any) -> Mesh:
+    """A mesh of trimesh, +y up, as things are pictured: +z up and within the ball of radius 1.
+
+    Raises:
+        Gen3dError: it is no mesh, or has no faces.
+    """
+    name = type(mesh).__name__
+    if not hasattr(mesh, "faces") or not len(mesh.faces):
+        raise Gen3dError(f"{name} has no faces; allowed: meshes, with colours or without")
+    found = _checked(name, np.asarray(mesh.vertices) @ Y_TO_Z.T, mesh.faces, _colours(mesh))
+    low, high = found.vertices.min(0), found.vertices.max(0)
+    radius = max(float(np.linalg.norm(high - low)) / 2, 1e-9)
+    return Mesh((found.vertices - (low + high) / 2) / radius, found.faces, found.colours)
 
 
 def natural(path: Path) -> list[tuple[bool, int, str]]:

@@ -130,6 +130,11 @@ def read_things(source: str, progress: bool) -> list[Thing]:
     return found
 
 
+def of_split(things: list[Thing], split: str) -> list[Thing]:
+    """Those held back for testing, or, for "train" and "valid", the others."""
+    return [thing for thing in things if (thing.split == "test") == (split == "test")]
+
+
 def _things(source: str, progress: bool) -> Iterator[Thing]:
     path = Path(source)
     if source == "sweethome3d":

@@ -1,6 +1,5 @@
 """From meshes to captioned, posed pictures."""
 
-import json
 import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -12,7 +11,8 @@ import torch
 
 from gen3d.captures.compose import Composer
 from gen3d.captures.render import render_mesh
-from gen3d.captures.things import Thing, read_things
+from gen3d.captures.things import Thing, of_split, read_things
+from gen3d.captures.write import write_json
 from gen3d.errors import Gen3dError
 from gen3d.files import atomic_write
 from gen3d.nn.prompts import embedded
@@ -60,7 +60,7 @@ def prepare(
     things = read_things(source, progress)
     counts = {}
     for number, (split, share) in enumerate(SPLITS.items()):
-        own = [t for t in things if (t.split == "test") == (split == "test")] or things
+        own = of_split(things, split) or things
         _composers[split] = Composer(own, split)
         counts[split] = SIDES * max(1, round(share * (limit or PICTURES) / SIDES))
         arrays = _pictures(split, counts[split] // SIDES, size, [seed, number], progress)
@@ -75,8 +75,7 @@ def prepare(
         "seed": seed,
         "gen3d": __version__,
     }
-    with atomic_write(out / "dataset.json") as temporary:
-        temporary.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    write_json(out / "dataset.json", about)
     return counts
 
 
@@ -149,4 +148,4 @@ def _row(composer: Composer, size: int, random: np.random.Generator) -> list[dic
 
 def things_of(source: str, split: str, progress: bool = False) -> list[Thing]:
     """The things of a source that are in a split, for judging what is made against them."""
-    return [t for t in read_things(source, progress) if (t.split == "test") == (split == "test")]
+    return of_split(read_things(source, progress), split)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gen3d import checkpoint, media
-from gen3d.captures.meshes import GREY
+from gen3d.captures.meshes import GREY, Mesh, in_ball
 from gen3d.config import from_dict, load_yaml, merge, to_dict
 from gen3d.diffusion.distillation import DistillationConfig
 from gen3d.diffusion.priors import as_prior
@@ -21,7 +21,7 @@ from gen3d.domains.latent_nerf.config import LatentNeRFConfig, LatentNeRFRun
 from gen3d.domains.latent_nerf.options import LatentNeRFOptions
 from gen3d.domains.latent_nerf.paint import Canvas, Unwrapped, padded, unwrapped, write_painted
 from gen3d.domains.latent_nerf.sketch import Overlap, Sketch
-from gen3d.domains.latent_nerf.start import begin_as, in_ball
+from gen3d.domains.latent_nerf.start import begin_as
 from gen3d.errors import Gen3dError
 from gen3d.fields.latent import LatentField, TextureField
 from gen3d.fields.occupancy import Occupancy
@@ -84,11 +84,11 @@ class LatentNeRFFit(Distilled):
         """Begin as the sketch, if there is one."""
         if self.sketch is not None:
             grey = np.full((len(self.sketch.faces), 3), GREY, np.uint8)
-            begin_as(self.field, self.sketch.vertices, self.sketch.faces, grey)
+            begin_as(self.field, Mesh(self.sketch.vertices, self.sketch.faces, grey))
 
     def begin_as(self, mesh: Any) -> None:
         """Begin as a mesh that a model of things made of the prompt, and stay near it."""
-        begin_as(self.field, *in_ball(mesh))
+        begin_as(self.field, in_ball(mesh))
         self.occupancy.update(self.field, self.config.prune_below, self.generator)
 
     def terms(self) -> Tensor:
@@ -211,23 +211,24 @@ class LatentNeRFDomain(PromptedDomain):
     def run_config(cls, options: LatentNeRFOptions, given: dict[str, Any]) -> LatentNeRFRun:  # type: ignore[override]
         # What a configuration or a flag names takes the place of single values.
         values: dict[str, Any] = {"fit": to_dict(PAINTING if options.paint else DistilConfig())}
+        stated = {} if options.config is None else load_yaml(Path(options.config))
+        start = stated.get("start", "") if options.start is None else options.start
+        start = "" if start == BALL else start
         if options.prior.startswith(STABLE):
             values = merge(values, AS_PUBLISHED)
-        elif options.start not in (None, BALL):
+        elif start:
             values = merge(values, FROM_A_MESH)
-        if options.config is not None:
-            values = merge(values, load_yaml(Path(options.config)))
+        values = merge(values, stated)
         of: dict[str, Any] = {}
         asked: dict[str, Any] = {
             "domain": cls.name,
             "domain_config": of,
             "prior": {"checkpoint": options.prior},
+            "start": start,
             "fit": given,
         }
         if options.prompt is not None:
             asked["prompt"] = options.prompt
-        if options.start is not None:
-            asked["start"] = "" if options.start == BALL else options.start
         held = {"strictness": options.strictness, "proximity": options.proximity}
         held = {name: value for name, value in held.items() if value is not None}
         if held and options.sketch is None:

@@ -5,7 +5,6 @@ find (as GSGEN, arXiv 2309.16585, and Points-to-3D, arXiv 2307.13908, begin from
 """
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +12,7 @@ import torch.nn.functional as F
 
 from gen3d.captures.compose import LIGHT
 from gen3d.captures.grids import REACH, gridded, into_cube
-from gen3d.captures.meshes import Y_TO_Z
-from gen3d.errors import Gen3dError
+from gen3d.captures.meshes import Mesh
 from gen3d.fields.latent import BIAS, SCALE, LatentField
 from gen3d.fields.surfaces import level_of
 
@@ -22,23 +20,21 @@ STEEP = 4.0
 """Raw density that a cell's way inwards adds: what is two cells inside lets nothing through."""
 
 
-def begin_as(field: LatentField, vertices: np.ndarray, faces: np.ndarray, colours: np.ndarray) -> None:
+def begin_as(field: LatentField, mesh: Mesh) -> None:
     """Let a field of colours begin as a mesh, lit as the prior of pictures is; one of latents has its shape.
 
     Args:
         field: a cube around the mesh.
-        vertices: (P, 3), +z up.
-        faces: (F, 3).
-        colours: (F, 3) uint8.
+        mesh: +z up.
     """
-    low, high = vertices.min(0), vertices.max(0)
-    placed = into_cube(vertices)
+    low, high = mesh.vertices.min(0), mesh.vertices.max(0)
+    placed, colours = into_cube(mesh.vertices), mesh.face_colours().astype(np.float32) / 255
     # Field's points in the cube that the mesh is put into, and cells as large in both.
     scale = float(np.linalg.norm(np.ptp(placed, axis=0)) / np.linalg.norm(high - low))
     where = (field.grid_points() - torch.from_numpy((low + high) / 2).float()) * scale
     side = float((field.box[1] - field.box[0]).max()) * scale
     resolution = math.ceil(max(field.shape) * 2 / side)
-    distances, near = gridded(placed, faces, colours.astype(np.float32) / 255, resolution)
+    distances, near = gridded(placed, mesh.faces, colours, resolution)
     grid = torch.from_numpy(np.concatenate([_lit(distances, near), distances[..., None]], -1))
     read = F.grid_sample(
         grid.permute(3, 0, 1, 2)[None],
@@ -50,21 +46,6 @@ def begin_as(field: LatentField, vertices: np.ndarray, faces: np.ndarray, colour
     # At the surface there is the density whose surface a mesh of the field shows.
     level = math.log(math.expm1(level_of(field.box) / SCALE))
     field.hold((STEEP * away - BIAS + level)[:, None], read[:3].T - 0.5 if field.look.in_rgb else None)
-
-
-def in_ball(mesh: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Vertices, +z up and within the ball of radius 1, faces and their colours (F, 3) uint8 of a mesh of
-    trimesh, +y up.
-
-    Raises:
-        Gen3dError: it has no faces.
-    """
-    if not len(mesh.faces):
-        raise Gen3dError("a mesh without faces; nothing can begin as it")
-    vertices, faces = np.asarray(mesh.vertices) @ Y_TO_Z.T, np.asarray(mesh.faces)
-    low, high = vertices.min(0), vertices.max(0)
-    vertices = (vertices - (low + high) / 2) / (np.linalg.norm(high - low) / 2)
-    return vertices, faces, np.asarray(mesh.visual.vertex_colors)[:, :3][faces].mean(1).astype(np.uint8)
 
 
 def _lit(distances: np.ndarray, colours: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gen3d.captures.grids import REACH
 from gen3d.draws import Draws
+from gen3d.errors import Gen3dError
 from gen3d.files import read_arrays
 from gen3d.nn.prompts import Captions, padded
 
@@ -73,9 +74,13 @@ def open_dataset(source: str | Path, split: str, tokens: int) -> ThingDataset:
     """Prepared things: `SPLIT.npz` of a folder, or one file.
 
     Raises:
-        Gen3dError: nothing is there, or something else.
+        Gen3dError: nothing is there, something else, or grids of another size.
     """
-    return ThingDataset(read_arrays(source, split, NAMES, "object")[1], tokens)
+    path, arrays = read_arrays(source, split, NAMES, "object")
+    if arrays["distances"].shape[1:] != 3 * (RESOLUTION,):
+        sides = " x ".join(str(side) for side in arrays["distances"].shape[1:])
+        raise Gen3dError(f"{path} holds grids of {sides} cells; allowed: {RESOLUTION} a side")
+    return ThingDataset(arrays, tokens)
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from gen3d.captures.compose import LIGHT
 from gen3d.captures.grids import REACH, gridded, into_cube
-from gen3d.captures.meshes import Y_TO_Z
+from gen3d.captures.meshes import Y_TO_Z, in_ball
 from gen3d.captures.render import render_mesh
 from gen3d.domains.objects.dataset import RESOLUTION, Thing
-from gen3d.errors import Gen3dError, require
+from gen3d.errors import require
 from gen3d.nn import text
 from gen3d.scenes.viewpoints import cameras
 
@@ -57,11 +57,8 @@ def to_thing(mesh: Any) -> Thing:
     Raises:
         Gen3dError: it is no mesh with faces.
     """
-    if not hasattr(mesh, "faces") or not len(mesh.faces):
-        raise Gen3dError(f"{type(mesh).__name__} has no faces; allowed: meshes with colours")
-    vertices, faces = np.asarray(mesh.vertices) @ Y_TO_Z.T, np.asarray(mesh.faces)
-    colours = np.asarray(mesh.visual.vertex_colors)[:, :3][faces].mean(1).round().astype(np.uint8)
-    distances, near = gridded(into_cube(vertices), faces, colours, RESOLUTION)
+    found = in_ball(mesh)
+    distances, near = gridded(into_cube(found.vertices), found.faces, found.face_colours(), RESOLUTION)
     stored = np.rint(distances * (127 / REACH)).astype(np.int8)
     return Thing(stored, near, "", np.zeros((0, text.WIDTH), np.float16))
 
@@ -74,17 +71,10 @@ def colours_at(grid: Tensor, places: np.ndarray) -> np.ndarray:
     return ((found[0, :, 0, 0].T.clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
 
 
-def standing(mesh: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Vertices (P, 3), +z up and within the ball of radius 1 as things are pictured, faces, and colours (P,
-    3) uint8."""
-    vertices = np.asarray(mesh.vertices) @ Y_TO_Z.T
-    low, high = vertices.min(0), vertices.max(0)
-    placed = (vertices - (low + high) / 2) / max(float(np.linalg.norm(high - low)) / 2, 1e-9)
-    return placed, np.asarray(mesh.faces), np.asarray(mesh.visual.vertex_colors)[:, :3]
-
-
 def pictures(mesh: Any, azimuth: Sequence[float], elevation: float, width: int) -> Tensor:
     """(V, 3, width, width) in [0, 1]: a mesh before white, lit as the prior of pictures is."""
     shots = cameras(torch.tensor(azimuth), torch.full((len(azimuth),), elevation), width)
-    seen = render_mesh(*standing(mesh), shots, light=LIGHT, samples=2) / np.float32(255)
+    found = in_ball(mesh)
+    seen = render_mesh(found.vertices, found.faces, found.colours, shots, light=LIGHT, samples=2)
+    seen = seen / np.float32(255)
     return torch.from_numpy(seen[..., :3] * seen[..., 3:] + 1 - seen[..., 3:]).permute(0, 3, 1, 2)

@@ -1,6 +1,5 @@
 """From meshes to coloured, captioned grids."""
 
-import json
 import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -13,7 +12,8 @@ from numpy.typing import NDArray
 
 from gen3d.captures.compose import FINISHES, Composer, Picture
 from gen3d.captures.grids import gridded, into_cube
-from gen3d.captures.things import read_things
+from gen3d.captures.things import of_split, read_things
+from gen3d.captures.write import write_json
 from gen3d.domains.objects.dataset import RESOLUTION, as_stored
 from gen3d.errors import Gen3dError
 from gen3d.files import atomic_write
@@ -75,7 +75,7 @@ def prepare(source: str, out: Path, *, limit: int | None, seed: int, progress: b
     things = read_things(source, progress)
     counts = {}
     for number, (split, share) in enumerate(SPLITS.items()):
-        own = [t for t in things if (t.split == "test") == (split == "test")] or things
+        own = of_split(things, split) or things
         composer = Composer(own, split, PAINTS, TOGETHER)
         counts[split] = max(1, round(share * (limit or THINGS)))
         arrays = _painted(composer, counts[split], [seed, number], progress)
@@ -89,8 +89,7 @@ def prepare(source: str, out: Path, *, limit: int | None, seed: int, progress: b
         "seed": seed,
         "gen3d": __version__,
     }
-    with atomic_write(out / "dataset.json") as temporary:
-        temporary.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    write_json(out / "dataset.json", about)
     return counts
 
 
