@@ -28,12 +28,11 @@ def prompt_metrics(pictures: Sequence[Tensor], prompt: str, clip: str = "") -> l
     noun, colour = judges.words_of(prompt)
     count, about = len(pictures), f"of {len(pictures)} views around"
     found: list[Metric] = []
-    if noun is not None:
-        hits = int(judges.recognised(seen, [noun] * count).sum())
-        found.append(percentage("class_views", hits, count, f"recognised as {noun}, % {about}"))
-    if colour is not None:
-        hits = sum(judges.shows_colour(_bytes(picture), colour) for picture in pictures)
-        found.append(percentage("colour_views", hits, count, f"that show {colour} most, % {about}"))
+    of_class, of_colour = views_right(seen, noun, colour)
+    if of_class is not None:
+        found.append(percentage("class_views", of_class, count, f"recognised as {noun}, % {about}"))
+    if of_colour is not None:
+        found.append(percentage("colour_views", of_colour, count, f"that show {colour} most, % {about}"))
     alike = "mean cosine of features of opposite views: high where a face is on both sides"
     found.append(Metric("opposite_alike", opposite_alike(seen), alike, "lower"))
     if clip:
@@ -43,6 +42,16 @@ def prompt_metrics(pictures: Sequence[Tensor], prompt: str, clip: str = "") -> l
             Metric("clip_similarity", value, f"mean cosine of CLIP features {about}", "higher", CITED)
         )
     return found
+
+
+def views_right(pictures: Tensor, noun: str | None, colour: str | None) -> tuple[int | None, int | None]:
+    """How many of pictures (V, 3, H, W) in [0, 1] are recognised as a noun and show a colour most; None where
+    there is no such word."""
+    of_class = None if noun is None else int(judges.recognised(pictures, [noun] * len(pictures)).sum())
+    if colour is None:
+        return of_class, None
+    shown = [judges.shows_colour(_bytes(picture.permute(1, 2, 0)), colour) for picture in pictures]
+    return of_class, sum(shown)
 
 
 def opposite_alike(pictures: Tensor) -> float:

@@ -10,7 +10,7 @@ from gen3d import judges
 from gen3d.domains.objects.dataset import RESOLUTION, ThingDataset
 from gen3d.domains.objects.native import pictures, to_thing
 from gen3d.metrics import Metric, percentage
-from gen3d.scenes.judged import ELEVATION, VIEWS, WIDTH
+from gen3d.scenes.judged import ELEVATION, VIEWS, WIDTH, views_right
 from gen3d.sets import scores
 
 REFERENCES = 500
@@ -60,16 +60,14 @@ def prompt_metrics(samples: Sequence[Any], asked: Sequence[str]) -> list[Metric]
     by_class: list[float] = []
     by_colour: list[float] = []
     for made, prompt in zip(samples, asked, strict=True):
-        noun, colour = judges.words_of(prompt)
-        seen = None
-        if made is not None and (noun or colour):
-            seen = pictures(made, [n * 360 / VIEWS for n in range(VIEWS)], ELEVATION, WIDTH)
-        if noun is not None:
-            hits = 0.0 if seen is None else float(judges.recognised(seen, [noun] * VIEWS).float().mean())
-            by_class.append(hits)
-        if colour is not None:
-            bytes_ = [] if seen is None else [(p.permute(1, 2, 0) * 255).round().byte().numpy() for p in seen]
-            by_colour.append(sum(judges.shows_colour(picture, colour) for picture in bytes_) / VIEWS)
+        words = judges.words_of(prompt)
+        hits: tuple[int | None, int | None] = (0, 0)
+        if made is not None:
+            around = pictures(made, [n * 360 / VIEWS for n in range(VIEWS)], ELEVATION, WIDTH)
+            hits = views_right(around, *words)
+        for word, right, shares in zip(words, hits, (by_class, by_colour), strict=True):
+            if word is not None:
+                shares.append((right or 0) / VIEWS)
     found: list[Metric] = []
     for kind, shares in (("class", by_class), ("colour", by_colour)):
         if not shares:
