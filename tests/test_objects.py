@@ -87,6 +87,10 @@ class TestPreparing:
         things = open_dataset(tmp_path / "a", "train", 64)
         assert "brick" in things.captions.words()
         assert len(things.distances) <= preparing.VARIANTS
+        arrays = {name: one[name] for name in one}
+        np.savez(tmp_path / "half.npz", **{**arrays, "distances": arrays["distances"][:, ::2]})
+        with pytest.raises(Gen3dError, match="grids of 16 x 32 x 32 cells; allowed: 32 a side"):
+            open_dataset(tmp_path / "half.npz", "train", 64)
         filled = (things.distances > 0).reshape(len(things.distances), -1).mean(1)
         # 1 x 2 x 3, the longest side 2 * 0.94, stretched by up to 12% of each.
         assert ((filled > 0.1) & (filled < 0.4)).all()

@@ -18,6 +18,7 @@ from gen3d.cli import main
 from gen3d.config import load_yaml
 from gen3d.diffusion.distillation import DistillationConfig
 from gen3d.domains.latent_nerf.domain import LatentNeRFDomain
+from gen3d.domains.latent_nerf.options import LatentNeRFOptions
 from gen3d.domains.latent_nerf.paint import Canvas, Unwrapped, padded, unwrapped, write_painted
 from gen3d.domains.latent_nerf.sketch import STEP, Overlap, Sketch, SketchConfig, placed
 from gen3d.domains.latent_nerf.start import begin_as
@@ -329,6 +330,19 @@ class TestCommands:
         begin_as(expected, in_ball(made))
         a, b = (field.density_at(inside)[0].clamp(max=60) for field in (scene.field, expected))
         assert torch.allclose(a, b, atol=8)
+
+    def test_a_start_in_a_file_counts_as_one_by_a_flag(self, tmp_path: Path) -> None:
+        file = tmp_path / "own.yaml"
+        file.write_text("start: object\nfit: {learning_rate: 0.002}\n")
+
+        def run(start: str | None, config: Path | None) -> Any:
+            options = LatentNeRFOptions("a sofa", start=start, config=None if config is None else str(config))
+            return LatentNeRFDomain.run_config(options, {})
+
+        by_flag, by_file, ball = run("object", None), run(None, file), run("ball", file)
+        assert [r.start for r in (by_flag, by_file, ball)] == ["object", "object", ""]
+        assert by_flag.fit.steps == by_file.fit.steps < ball.fit.steps
+        assert [r.fit.learning_rate for r in (by_flag, by_file, ball)] == [0.005, 0.002, 0.002]
 
     def test_text_to_3d(self, prior: Path, tmp_path: Path) -> None:
         words = ("--prompt", "a red knight", "--start", "ball")
