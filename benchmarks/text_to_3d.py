@@ -17,12 +17,11 @@ from typing import Any
 import torch
 from pooled import pooled
 
-import gen3d
 from gen3d.domains.latent_nerf.domain import LatentNeRFDomain
 from gen3d.domains.latent_nerf.options import LatentNeRFOptions
 from gen3d.domains.objects.metrics import prompt_metrics as mesh_metrics
 from gen3d.media import write_png
-from gen3d.optimise import optimise
+from gen3d.optimise import made_of, optimise
 from gen3d.scenes.judged import ELEVATION, VIEWS, WIDTH, prompt_metrics
 
 PROMPTS = (
@@ -70,7 +69,7 @@ def made(job: tuple[LatentNeRFOptions, bool, argparse.Namespace]) -> dict[str, A
     found = {metric.name: metric.value for metric in prompt_metrics(pictures, prompt)}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     if config.start:
-        (mesh,) = gen3d.load(config.start).sample(1, seed=config.fit.seed, prompt=prompt, progress=False)
+        mesh = made_of(prompt, config.start, config.fit.seed)
         found |= {
             f"start_{m.name}": m.value for m in mesh_metrics([mesh], [prompt]) if m.name == "class_views"
         }

@@ -18,6 +18,9 @@ from torch import Tensor
 
 from gen3d.errors import Gen3dError
 
+APART = 1 << 40
+"""Between the numbers of one sample's attempts: more than there are samples."""
+
 
 @dataclass(frozen=True)
 class Draws:
@@ -48,6 +51,10 @@ class Draws:
     def select(self, rows: slice | Tensor) -> "Draws":
         """The streams of some of the samples."""
         return Draws(self.seed, self.index[rows])
+
+    def again(self, number: int) -> "Draws":
+        """Other streams of the same samples, another set for each number; 0 for these."""
+        return Draws(self.seed, self.index + number * APART)
 
     def _bits(self, stream: str, shape: tuple[int, ...]) -> Tensor:
         size = math.prod(shape)

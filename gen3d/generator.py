@@ -3,17 +3,19 @@
 import math
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gen3d import checkpoint, domains
+from gen3d import checkpoint
 from gen3d.config import from_dict, to_dict
+from gen3d.diffusion.evidence import evidence
 from gen3d.diffusion.guidance import Autoguidance, ClassifierFree
-from gen3d.diffusion.objective import DiffusionConfig, diffusion_loss
+from gen3d.diffusion.objective import diffusion_loss
 from gen3d.diffusion.samplers import (
     SAMPLERS,
     Callback,
@@ -23,36 +25,21 @@ from gen3d.diffusion.samplers import (
     SamplingConfig,
     Tied,
     partial_start,
+    sampling_settings,
     schedule,
 )
-from gen3d.domains.base import ChannelGroup, GenerativeDomain, Layout
+from gen3d.domains.base import ChannelGroup, Layout
 from gen3d.draws import Draws, numbers
 from gen3d.errors import Gen3dError, TooFewValid
+from gen3d.generator_config import GeneratorConfig, check_fit, make_domain, under_other_name
 from gen3d.locate import locate
 from gen3d.moments import Moments
-from gen3d.nn.transformer import TransformerConfig
 from gen3d.tokens import Tokens, centred
 from gen3d.types import Conditions
 from gen3d.version import __version__
 
 MAX_ROUNDS = 50
 """How many times the wanted number of valid samples is drawn before giving up."""
-
-
-@dataclass(frozen=True)
-class GeneratorConfig:
-    """What a checkpoint's `config.json` holds."""
-
-    domain: str
-    """Name of the domain."""
-    model: TransformerConfig
-    """The transformer."""
-    domain_config: dict[str, Any] = field(default_factory=dict)
-    """The domain's own configuration; what is left out keeps its default."""
-    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
-    """The noise process and the objective."""
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    """Defaults of sampling."""
 
 
 class Generator(nn.Module):
@@ -80,7 +67,7 @@ class Generator(nn.Module):
         self.config = config
         self.domain = make_domain(config.domain, config.domain_config)
         self.codec = self.domain.codec
-        _check_fit(config, self.domain)
+        check_fit(config, self.domain)
         self.core = self.domain.network(config.model)
         self.register_buffer("latent_mean", torch.zeros(self.codec.channels))
         self.register_buffer("latent_std", torch.ones(self.codec.channels))
@@ -104,7 +91,7 @@ class Generator(nn.Module):
         tensors, values = checkpoint.read(folder)
         config = from_dict(GeneratorConfig, {k: v for k, v in values.items() if not k.endswith("_version")})
         if domain not in (None, config.domain):
-            config = _under_other_name(config, domain, folder)
+            config = under_other_name(config, domain, folder)
         generator = cls(config)
         checkpoint.fill(generator, tensors, folder)
         return generator.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
@@ -197,6 +184,7 @@ class Generator(nn.Module):
         shard: tuple[int, int] = (0, 1),
         batch_size: int = 256,
         first: int = 0,
+        best_of: int = 1,
         progress: bool | None = None,
         callback: Callback | None = None,
         **domain_options: Any,
@@ -210,6 +198,8 @@ class Generator(nn.Module):
             shard: (i, k) makes the i-th of k contiguous parts of the n samples.
             batch_size: samples carried at a time.
             first: number of the first sample, to go on where another call ended.
+            best_of: candidates of each sample; the one that is kept is that which what was asked for explains
+                best (`gen3d.diffusion.evidence`), by the model's own errors.
             progress: show a progress bar; None for only on a terminal.
             callback: called after every sampler step with a `SamplerState`; its rows are the batch's
                 samples, ordered by size.
@@ -223,15 +213,17 @@ class Generator(nn.Module):
         """
         from gen3d.progress import tqdm
 
-        if batch_size < 1:
-            raise Gen3dError(f"batch_size is {batch_size}; at least 1")
+        for name, value in (("batch_size", batch_size), ("best_of", best_of)):
+            if value < 1:
+                raise Gen3dError(f"{name} is {value}; at least 1")
         index = first + numbers(n, shard)
         settings = sampling_settings(self.config.sampling, steps, guidance, sampler)
         options = from_dict(self.domain.SampleOptions, domain_options)
         disable = None if progress is None else not progress
-        total = math.ceil(len(index) / batch_size) * settings.steps
+        total = math.ceil(len(index) / batch_size) * settings.steps * best_of
         with tqdm(total=total, unit="step", desc=self.config.domain, disable=disable) as bar:
-            return self._sample(Draws(seed, index), options, settings, batch_size, _watch(bar, callback))
+            watched = _watch(bar, callback)
+            return self._sample(Draws(seed, index), options, settings, batch_size, best_of, watched)
 
     def sample_valid(
         self,
@@ -322,7 +314,13 @@ class Generator(nn.Module):
         return self.finish(result, layout, rows)
 
     def _sample(
-        self, draws: Draws, options: Any, settings: SamplingConfig, batch_size: int, callback: Callback
+        self,
+        draws: Draws,
+        options: Any,
+        settings: SamplingConfig,
+        batch_size: int,
+        best_of: int,
+        callback: Callback,
     ) -> list[Any]:
         """The samples of `draws`, in order."""
         if not len(draws.index):
@@ -331,22 +329,65 @@ class Generator(nn.Module):
         draws = Draws(draws.seed, draws.index.to(self.device))
         order = torch.argsort(layout.mask.sum(1), stable=True)
         objects: list[Any] = [None] * len(order)
-        times = schedule(settings.steps, settings.shift, settings.spacing)
         was_training = self.training
         self.eval()
         for rows in order.split(batch_size):
             part, chosen = layout.select(rows), draws.select(rows)
-            # Noise of token n is the n-th of its sample's stream, so that cropping padding changes none.
-            noise = chosen.normal("sampling", part.mask.shape[1], self.codec.channels) * part.mask[..., None]
-            if self.config.diffusion.centred_noise:
-                noise = centred(noise, part.mask)
-            if part.ties is not None:
-                noise = part.ties.same(noise)
-            tokens = self.run_sampler(noise, times, part, rows, chosen, settings, callback)
+            tokens = self._drawn(part, rows, chosen, settings, callback)
+            if best_of > 1:
+                tokens = self._best(tokens, part, rows, chosen, settings, best_of, callback)
             for row, made in zip(rows.tolist(), self.finish(tokens, part, rows), strict=True):
                 objects[row] = made
         self.train(was_training)
         return objects
+
+    def _drawn(
+        self, layout: Layout, rows: Tensor, draws: Draws, settings: SamplingConfig, callback: Callback
+    ) -> Tokens:
+        """Unnormalised latent tokens of one batch, from noise."""
+        times = schedule(settings.steps, settings.shift, settings.spacing)
+        noise = self._noise(layout, draws, "sampling")
+        return self.run_sampler(noise, times, layout, rows, draws, settings, callback)
+
+    def _noise(self, layout: Layout, draws: Draws, stream: str) -> Tensor:
+        """Noise (B, N, C) of tokens that are laid out so."""
+        # Noise of token n is the n-th of its sample's stream, so that cropping padding changes none.
+        noise = draws.normal(stream, layout.mask.shape[1], self.codec.channels) * layout.mask[..., None]
+        if self.config.diffusion.centred_noise:
+            noise = centred(noise, layout.mask)
+        return noise if layout.ties is None else layout.ties.same(noise)
+
+    def _best(
+        self,
+        first: Tokens,
+        layout: Layout,
+        rows: Tensor,
+        draws: Draws,
+        settings: SamplingConfig,
+        best_of: int,
+        callback: Callback,
+    ) -> Tokens:
+        """For each sample the one of `best_of` candidates that what was asked for explains best."""
+        free = {name: value for name, value in layout.conditions.items() if name in layout.unguided}
+        told, untold = (
+            replace(self._network(layout, given), remember=False) for given in (layout.conditions, free)
+        )
+
+        def score(candidate: Tokens) -> Tensor:
+            x = candidate.with_values(self.normalise(candidate.x)).x
+            noise = partial(self._noise, layout, draws)
+            return evidence(told, untold, x, layout.mask, self.config.diffusion.path, noise)
+
+        best, highest = first, score(first)
+        if not bool(highest.any()):
+            raise Gen3dError(f"best_of is {best_of}; it needs something that is asked for, such as a prompt")
+        for number in range(1, best_of):
+            other = self._drawn(layout, rows, draws.again(number), settings, callback)
+            found = score(other)
+            better = found > highest
+            best = best.with_values(torch.where(better[:, None, None], other.x, best.x))
+            highest = torch.where(better, found, highest)
+        return best
 
     def run_sampler(
         self,
@@ -404,82 +445,17 @@ class Generator(nn.Module):
 
         A network that is told step sizes is told those between `times`, where the sampler steps straight.
         """
-        diffusion = self.config.diffusion
         straight = self.config.model.step_input and settings.sampler == "euler"
-        denoise = ModelDenoiser(
-            self.core,
-            diffusion.path,
-            diffusion.prediction,
-            layout.mask,
-            layout.positions,
-            conditions,
-            times=times if straight else None,
-        )
+        denoise = replace(self._network(layout, conditions), times=times if straight else None)
         if settings.autoguidance == 1:
             return denoise
         weak = replace(denoise, remember=False)
         return Autoguidance(denoise, weak, settings.autoguidance, settings.autoguidance_interval)
 
-
-def make_domain(name: str, values: dict[str, Any]) -> GenerativeDomain:
-    """The generative domain called `name`, built from plain configuration values.
-
-    Raises:
-        Gen3dError: no such domain, one that trains no transformer, or an unusable configuration.
-    """
-    cls = domains.find(name)
-    if not issubclass(cls, GenerativeDomain):
-        raise Gen3dError(f"domain {name!r} has no generator: it optimises one scene at a time")
-    return cls(from_dict(cls.Config, values, "domain_config"))  # type: ignore[call-arg]
-
-
-def _under_other_name(config: GeneratorConfig, domain: str, folder: Path) -> GeneratorConfig:
-    """The same checkpoint as a generator of `domain`, for models of several domains.
-
-    Raises:
-        Gen3dError: it does not generate that.
-    """
-    made = type(make_domain(config.domain, config.domain_config))
-    # With the defaults of the first name written out: those of the other may differ.
-    filled: Any = from_dict(made.Config, config.domain_config)
-    if domain not in made.serves(filled):
-        raise Gen3dError(f"{folder} holds a checkpoint of domain {config.domain!r}, not {domain!r}")
-    return replace(config, domain=domain, domain_config=to_dict(filled))
-
-
-def fitted_model(domain: GenerativeDomain, diffusion: DiffusionConfig) -> dict[str, Any]:
-    """The fields of `TransformerConfig` that follow from the domain and the objective."""
-    return {
-        **domain.model_fields,
-        "classes": dict(domain.class_conditions),
-        "scalars": list(domain.scalar_conditions),
-        "vectors": dict(domain.vector_conditions),
-        "self_conditioning": diffusion.self_condition_rate > 0,
-        "step_input": diffusion.shortcut_rate > 0,
-    }
-
-
-def _check_fit(config: GeneratorConfig, domain: GenerativeDomain) -> None:
-    model = to_dict(config.model)
-    for name, value in fitted_model(domain, config.diffusion).items():
-        if model[name] != value:
-            raise Gen3dError(
-                f"model.{name} is {model[name]!r}; {config.domain!r} with this diffusion needs {value!r}"
-            )
-    if config.sampling.autoguidance != 1 and not config.model.self_conditioning:
-        raise Gen3dError(
-            f"sampling.autoguidance is {config.sampling.autoguidance}; it needs self-conditioning, "
-            "diffusion.self_condition_rate above 0"
-        )
-
-
-def sampling_settings(
-    defaults: SamplingConfig, steps: int | None, guidance: float | None, sampler: str | None
-) -> SamplingConfig:
-    """The defaults with what is given in their place."""
-    given = {"steps": steps, "guidance": guidance, "sampler": sampler}
-    changes = {name: value for name, value in given.items() if value is not None}
-    return from_dict(SamplingConfig, {**to_dict(defaults), **changes})
+    def _network(self, layout: Layout, conditions: Conditions) -> ModelDenoiser:
+        """The network as a denoiser, without guidance."""
+        path, prediction = self.config.diffusion.path, self.config.diffusion.prediction
+        return ModelDenoiser(self.core, path, prediction, layout.mask, layout.positions, conditions)
 
 
 def _watch(bar: Any, callback: Callback | None) -> Callback:

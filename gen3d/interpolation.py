@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from gen3d.diffusion.objective import optimal_coupling
-from gen3d.diffusion.samplers import invert, schedule
+from gen3d.diffusion.samplers import invert, sampling_settings, schedule
 from gen3d.draws import Draws
 from gen3d.errors import Gen3dError
-from gen3d.generator import Generator, sampling_settings
+from gen3d.generator import Generator
 
 
 @torch.no_grad()

@@ -31,6 +31,8 @@ DRAWN_EVERY = 15.0
 """Seconds of fitting between previews."""
 MEASURED = 10
 """How many times in a run, evenly, its quality is measured and written down."""
+CANDIDATES = 8
+"""Things that are made of a prompt, of which a field begins as one."""
 
 
 def optimise(
@@ -99,16 +101,30 @@ def optimise(
 def _begin(run: Any, config: Any) -> None:
     """What comes before the first step: a mesh to begin as, made of the prompt, where one is asked for."""
     start = getattr(config, "start", "")
-    if not start:
+    if start:
+        run.begin_as(made_of(config.prompt, start, config.fit.seed))
+    else:
         run.begin()
-        return
+
+
+def made_of(prompt: str, start: str, seed: int) -> Any:
+    """The mesh of a prompt that a field begins as: of CANDIDATES the one that the words explain best.
+
+    Args:
+        prompt: what is to be seen.
+        start: a checkpoint of domain object.
+        seed: of the candidates.
+
+    Raises:
+        Gen3dError: a checkpoint of another domain, or one that made nothing.
+    """
     makes = Generator.from_pretrained(start, "cpu")
     if makes.domain.name != "object":
         raise Gen3dError(f"start is {start!r}, which makes {makes.domain.name}; allowed: domain object")
-    (made,) = makes.sample(1, seed=config.fit.seed, prompt=config.prompt, progress=False)
+    (made,) = makes.sample(1, seed=seed, best_of=CANDIDATES, prompt=prompt, progress=False)
     if made is None:
-        raise Gen3dError(f"{start} made nothing of {config.prompt!r}; try another seed, or start with a ball")
-    run.begin_as(made)
+        raise Gen3dError(f"{start} made nothing of {prompt!r}; try another seed, or start with a ball")
+    return made
 
 
 def read_prior(name: str) -> Any:

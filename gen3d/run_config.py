@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from gen3d.config import from_dict, require_at_least
 from gen3d.diffusion.objective import DiffusionConfig
+from gen3d.diffusion.samplers import SamplingConfig
 from gen3d.errors import Gen3dError
-from gen3d.generator import GeneratorConfig, SamplingConfig, fitted_model, make_domain
+from gen3d.generator_config import GeneratorConfig, fitted_model, make_domain
 from gen3d.nn.transformer import SIZES, TransformerConfig
 
 RESUMABLE = {

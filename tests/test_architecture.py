@@ -42,7 +42,7 @@ FLOORS = [
     },
     {"nn", "diffusion", "fields", "captures", "scenes", "optim", "sharding"},
     {"domains"},
-    {"generator", "loading", "interpolation", "locate"},
+    {"generator", "generator_config", "loading", "interpolation", "locate"},
     {"train", "optimise", "run_config", "stage", "evaluate", "curves", "viz", "report", "info", "viewer"},
     {"cli", "completion", "flags", "plugins", "verbs", "__main__"},
 ]

@@ -21,10 +21,12 @@ import gen3d
 from gen3d import domains
 from gen3d.config import to_dict
 from gen3d.diffusion.objective import DiffusionConfig
+from gen3d.diffusion.samplers import SamplingConfig
 from gen3d.domains.base import ChannelGroup, Layout
 from gen3d.draws import Draws
 from gen3d.errors import Gen3dError
-from gen3d.generator import Generator, GeneratorConfig, SamplingConfig
+from gen3d.generator import Generator
+from gen3d.generator_config import GeneratorConfig
 from gen3d.nn.transformer import TransformerConfig
 
 MODEL = TransformerConfig(

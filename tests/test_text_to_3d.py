@@ -21,7 +21,7 @@ from gen3d.domains.latent_nerf.domain import LatentNeRFDomain
 from gen3d.domains.latent_nerf.options import LatentNeRFOptions
 from gen3d.domains.latent_nerf.paint import Canvas, Unwrapped, padded, unwrapped, write_painted
 from gen3d.domains.latent_nerf.sketch import STEP, Overlap, Sketch, SketchConfig, placed
-from gen3d.domains.latent_nerf.start import begin_as
+from gen3d.domains.latent_nerf.start import SHARP, begin_as
 from gen3d.errors import Gen3dError
 from gen3d.fields.heads import HarmonicsHead
 from gen3d.fields.latent import LatentField, TextureField
@@ -254,7 +254,7 @@ class TestBeginning:
     def begun(self, mesh: trimesh.Trimesh, resolution: int = 40) -> LatentField:
         field = LatentField(BOX, resolution, 3)
         field.look.of_colours()
-        begin_as(field, in_ball(mesh))
+        begin_as(field, in_ball(mesh), SHARP)
         return field
 
     def painted(self, mesh: trimesh.Trimesh) -> trimesh.Trimesh:
@@ -285,7 +285,7 @@ class TestBeginning:
 
     def test_latents_are_left_alone_and_nothing_is_refused(self) -> None:
         field = LatentField(BOX, 16, 4)
-        begin_as(field, in_ball(self.painted(trimesh.creation.icosphere())))
+        begin_as(field, in_ball(self.painted(trimesh.creation.icosphere())), SHARP)
         assert not field.tables()[1].any()
         with pytest.raises(Gen3dError, match="Trimesh has no faces"):
             in_ball(trimesh.Trimesh())
@@ -321,13 +321,14 @@ class TestCommands:
     ) -> None:
         words = ("--prompt", "a red knight", "--start", str(things), "--steps", "1")
         self.run("latent-nerf", prior, tmp_path / "a", *words)
-        (made,) = Generator.from_pretrained(things, "cpu").sample(1, seed=0, prompt="a red knight")
+        candidates = {"seed": 0, "best_of": 8, "prompt": "a red knight"}
+        (made,) = Generator.from_pretrained(things, "cpu").sample(1, **candidates)
         scene = LatentNeRFDomain.load(tmp_path / "a" / "run")
         inside = torch.from_numpy(made.vertices).float() * 0.5 + torch.from_numpy(made.centroid).float() * 0.5
         assert (tmp_path / "a" / "run" / "config.yaml").read_text().count(str(things)) == 1
         expected = LatentField(BOX, 16, 3)
         expected.look.of_colours()
-        begin_as(expected, in_ball(made))
+        begin_as(expected, in_ball(made), SHARP)
         a, b = (field.density_at(inside)[0].clamp(max=60) for field in (scene.field, expected))
         assert torch.allclose(a, b, atol=8)
 

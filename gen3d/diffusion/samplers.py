@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from gen3d.config import from_dict, to_dict
 from gen3d.diffusion.objective import shift_times
 from gen3d.diffusion.paths import Path
 from gen3d.diffusion.shortcut import told_step
@@ -269,6 +270,15 @@ class SamplingConfig:
             raise ValueError(f"sampler is {self.sampler!r}; allowed: {', '.join(sorted(SAMPLERS))}")
         if self.steps < 1:
             raise ValueError(f"steps is {self.steps}; at least 1")
+
+
+def sampling_settings(
+    defaults: SamplingConfig, steps: int | None, guidance: float | None, sampler: str | None
+) -> SamplingConfig:
+    """The defaults with what is given in their place."""
+    given = {"steps": steps, "guidance": guidance, "sampler": sampler}
+    changes = {name: value for name, value in given.items() if value is not None}
+    return from_dict(SamplingConfig, {**to_dict(defaults), **changes})
 
 
 def invert(

@@ -43,6 +43,9 @@ class Sample:
     """Strength of classifier-free guidance towards what is asked for, such as a property; 1 is none."""
     sampler: str | None = None
     """Name of the sampler."""
+    best_of: int = 1
+    """Candidates of each sample: the one is kept that fits what is asked for best, such as --prompt, by the
+    model's own errors. It takes that many times as long."""
     shard: str = "0/1"
     """I/K draws the I-th of K equal parts; all parts together equal one run without shards (with
     --valid-only, every part searches its own samples)."""
@@ -69,11 +72,14 @@ class Sample:
         from gen3d.domains.base import PromptedDomain, SceneDomain
 
         shard = _shard(self.shard)
-        for flag, value in (("--n", self.n), ("--batch-size", self.batch_size), ("--steps", self.steps)):
+        for name in ("n", "best_of", "batch_size", "steps"):
+            value = getattr(self, name)
             if value is not None and value < 1:
-                raise Gen3dError(f"{flag} is {value}; it must be at least 1")
-        if self.interpolate is not None and (self.valid_only or shard != (0, 1)):
-            raise Gen3dError("--interpolate draws --frames objects; it takes no --shard and no --valid-only")
+                raise Gen3dError(f"--{name.replace('_', '-')} is {value}; it must be at least 1")
+        if self.interpolate is not None and (self.valid_only or shard != (0, 1) or self.best_of > 1):
+            raise Gen3dError(
+                "--interpolate draws --frames objects; it takes no --shard, --valid-only and --best-of"
+            )
         if self.interpolate is not None and self.options != type(self.options)():
             raise Gen3dError(f"--interpolate takes two files and --frames; no flag of {self.domain} counts")
         part = "" if shard == (0, 1) else f".{shard[0]}-of-{shard[1]}"
@@ -100,7 +106,7 @@ class Sample:
         given = {name: getattr(self, name) for name in ("steps", "guidance", "sampler")}
         options = {f.name: getattr(self.options, f.name) for f in dataclasses.fields(self.options)}
         start = time.perf_counter()
-        common = {"seed": self.seed, "shard": shard, "batch_size": self.batch_size}
+        common = {"seed": self.seed, "shard": shard, "batch_size": self.batch_size, "best_of": self.best_of}
         settings = {**common, "progress": show_progress(self.quiet), **given, **options}
         shortage: TooFewValid | None = None
         if self.interpolate is not None:
@@ -132,6 +138,7 @@ class Sample:
             "shard": self.shard,
             **{name: getattr(defaults, name) if value is None else value for name, value in given.items()},
             "batch_size": self.batch_size,
+            "best_of": self.best_of,
             "options": options,
             **({"interpolate": list(self.interpolate), "frames": self.frames} if self.interpolate else {}),
             "counts": counts,

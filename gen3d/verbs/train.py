@@ -109,7 +109,7 @@ class Train:
         from gen3d.checkpoint import read_config
         from gen3d.config import load_yaml, merge
         from gen3d.diffusion.objective import DiffusionConfig
-        from gen3d.generator import fitted_model, make_domain
+        from gen3d.generator_config import fitted_model, make_domain
         from gen3d.locate import locate
         from gen3d.run_config import mapping, run_config
 

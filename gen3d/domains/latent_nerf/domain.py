@@ -21,7 +21,7 @@ from gen3d.domains.latent_nerf.config import LatentNeRFConfig, LatentNeRFRun
 from gen3d.domains.latent_nerf.options import LatentNeRFOptions
 from gen3d.domains.latent_nerf.paint import Canvas, Unwrapped, padded, unwrapped, write_painted
 from gen3d.domains.latent_nerf.sketch import Overlap, Sketch
-from gen3d.domains.latent_nerf.start import begin_as
+from gen3d.domains.latent_nerf.start import SHARP, SOFT, begin_as
 from gen3d.errors import Gen3dError
 from gen3d.fields.latent import LatentField, TextureField
 from gen3d.fields.occupancy import Occupancy
@@ -84,11 +84,11 @@ class LatentNeRFFit(Distilled):
         """Begin as the sketch, if there is one."""
         if self.sketch is not None:
             grey = np.full((len(self.sketch.faces), 3), GREY, np.uint8)
-            begin_as(self.field, Mesh(self.sketch.vertices, self.sketch.faces, grey))
+            begin_as(self.field, Mesh(self.sketch.vertices, self.sketch.faces, grey), SOFT)
 
     def begin_as(self, mesh: Any) -> None:
         """Begin as a mesh that a model of things made of the prompt, and stay near it."""
-        begin_as(self.field, in_ball(mesh))
+        begin_as(self.field, in_ball(mesh), SHARP)
         self.occupancy.update(self.field, self.config.prune_below, self.generator)
 
     def terms(self) -> Tensor:

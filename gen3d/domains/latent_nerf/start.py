@@ -16,16 +16,18 @@ from gen3d.captures.meshes import Mesh
 from gen3d.fields.latent import BIAS, SCALE, LatentField
 from gen3d.fields.surfaces import level_of
 
-STEEP = 4.0
-"""Raw density that a cell's way inwards adds: what is two cells inside lets nothing through."""
+SOFT, SHARP = 4.0, 8.0
+"""Raw density that a cell's way inwards adds: what is two cells inside lets nothing through. The steeper, the
+sharper the edges, and the harder to move."""
 
 
-def begin_as(field: LatentField, mesh: Mesh) -> None:
+def begin_as(field: LatentField, mesh: Mesh, steep: float) -> None:
     """Let a field of colours begin as a mesh, lit as the prior of pictures is; one of latents has its shape.
 
     Args:
         field: a cube around the mesh.
         mesh: +z up.
+        steep: raw density that a cell's way inwards adds.
     """
     low, high = mesh.vertices.min(0), mesh.vertices.max(0)
     placed, colours = into_cube(mesh.vertices), mesh.face_colours().astype(np.float32) / 255
@@ -45,7 +47,7 @@ def begin_as(field: LatentField, mesh: Mesh) -> None:
     away = read[3].masked_fill(where.abs().amax(1) > 1, -REACH)
     # At the surface there is the density whose surface a mesh of the field shows.
     level = math.log(math.expm1(level_of(field.box) / SCALE))
-    field.hold((STEEP * away - BIAS + level)[:, None], read[:3].T - 0.5 if field.look.in_rgb else None)
+    field.hold((steep * away - BIAS + level)[:, None], read[:3].T - 0.5 if field.look.in_rgb else None)
 
 
 def _lit(distances: np.ndarray, colours: np.ndarray) -> np.ndarray:
