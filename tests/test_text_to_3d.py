@@ -334,7 +334,7 @@ class TestCommands:
 
     def test_a_start_in_a_file_counts_as_one_by_a_flag(self, tmp_path: Path) -> None:
         file = tmp_path / "own.yaml"
-        file.write_text("start: object\nfit: {learning_rate: 0.002}\n")
+        file.write_text("start: object\nfit: {learning_rate: 0.001}\n")
 
         def run(start: str | None, config: Path | None) -> Any:
             options = LatentNeRFOptions("a sofa", start=start, config=None if config is None else str(config))
@@ -343,7 +343,25 @@ class TestCommands:
         by_flag, by_file, ball = run("object", None), run(None, file), run("ball", file)
         assert [r.start for r in (by_flag, by_file, ball)] == ["object", "object", ""]
         assert by_flag.fit.steps == by_file.fit.steps < ball.fit.steps
-        assert [r.fit.learning_rate for r in (by_flag, by_file, ball)] == [0.005, 0.002, 0.002]
+        assert [r.fit.learning_rate for r in (by_flag, by_file, ball)] == [0.002, 0.001, 0.001]
+
+    def test_what_it_begins_as_goes_with_the_prior(self, tmp_path: Path) -> None:
+        def start(**options: Any) -> str:
+            return LatentNeRFDomain.run_config(LatentNeRFOptions("a sofa", **options), {}).start
+
+        mesh, file = str(ball(tmp_path)), tmp_path / "own.yaml"
+        file.write_text("start: ball\n")
+        assert start() == "object"
+        assert start(start="ball") == start(config=str(file)) == ""
+        assert start(prior="runs/own") == start(prior="stable-diffusion:x") == ""
+        assert start(sketch=mesh) == start(paint=mesh) == ""
+        assert start(prior="runs/own", start="object") == "object"
+
+    @pytest.mark.parametrize(("name", "start"), [("latent-nerf", None), ("latent-nerf_ball", "ball")])
+    def test_configurations_state_the_defaults(self, name: str, start: str | None) -> None:
+        stated = LatentNeRFOptions("a sofa", config=str(ROOT / "configs" / f"{name}.yaml"))
+        usual = LatentNeRFOptions("a sofa", start=start)
+        assert LatentNeRFDomain.run_config(stated, {}) == LatentNeRFDomain.run_config(usual, {})
 
     def test_text_to_3d(self, prior: Path, tmp_path: Path) -> None:
         words = ("--prompt", "a red knight", "--start", "ball")

@@ -36,12 +36,15 @@ from gen3d.scenes.scene import Scene, read_scene, write_scene
 PAINTING = DistilConfig(resolutions=(256,), penalties={"variation": 0.001})
 """What a texture needs otherwise than a field does."""
 BALL = "ball"
-"""What --start says for none."""
+"""What --start says for no mesh."""
+OURS, THINGS = LatentNeRFOptions.prior, "object"
+"""The prior that comes with gen3d, and what makes the beginning of fields that it guides."""
 FROM_A_MESH = {
     "fit": {
-        "steps": 100,
-        "learning_rate": 0.005,
-        "resolutions": (64,),
+        "steps": 40,
+        "learning_rate": 0.002,
+        "resolutions": (96,),
+        "samples": 96,
         "refine_at": 1.0,
         "pull": {"noise": (0.2, 0.5)},
     }
@@ -137,6 +140,15 @@ class LatentPaintFit(Distilled):
         checkpoint.write(folder, tensors, _stored(self), _card(self, "a texture"))
 
 
+def _start(options: LatentNeRFOptions, stated: dict[str, Any]) -> str:
+    """What a field begins as, "" for a ball: what a flag says, else a file, else what goes with the prior."""
+    of = stated.get("domain_config") or {}
+    held = options.sketch or options.paint or of.get("sketch") or of.get("paint")
+    usual = THINGS if options.prior == OURS and not held else ""
+    start = stated.get("start", usual) if options.start is None else options.start
+    return "" if start == BALL else start
+
+
 def _stored(fit: LatentNeRFFit | LatentPaintFit) -> dict[str, Any]:
     return {
         "domain": LatentNeRFDomain.name,
@@ -212,8 +224,7 @@ class LatentNeRFDomain(PromptedDomain):
         # What a configuration or a flag names takes the place of single values.
         values: dict[str, Any] = {"fit": to_dict(PAINTING if options.paint else DistilConfig())}
         stated = {} if options.config is None else load_yaml(Path(options.config))
-        start = stated.get("start", "") if options.start is None else options.start
-        start = "" if start == BALL else start
+        start = _start(options, stated)
         if options.prior.startswith(STABLE):
             values = merge(values, AS_PUBLISHED)
         elif start:

@@ -10,8 +10,9 @@ class LatentNeRFOptions:
     prompt: str | None = None
     """What should be seen: "a blue sofa"."""
     start: str | None = None
-    """Checkpoint of domain object whose mesh of the prompt it begins as: "object" for the one that comes with
-    gen3d, a folder or a hub id. By default "ball", a soft ball, as published."""
+    """What it begins as: the mesh that a checkpoint of domain object makes of the prompt, shipped weights by
+    name, a folder or a hub id; or "ball", a soft ball, as published. By default "object" with the prior that
+    comes with gen3d, "ball" with others."""
     sketch: str | None = None
     """File of a mesh that says where it is: Sketch-Shape."""
     strictness: float | None = None
