@@ -248,6 +248,31 @@ class TestPaint:
         assert np.linalg.norm(made.vertices, axis=1) == pytest.approx(0.95, abs=0.01)
 
 
+class TestKept:
+    """The sum of a pyramid is kept as long as nothing changes."""
+
+    def test_every_change_is_seen_with_and_without_gradients(self) -> None:
+        field = LatentField(BOX, 16, 3)
+        points = torch.zeros(1, 3)
+        optimizer = torch.optim.SGD(field.parameters(), 1.0)
+        seen = []
+        for step in range(3):
+            field.progress(step / 3)
+            with torch.no_grad():
+                seen.append(float(field.density(points, None)[0]))
+            loss = -field.density(points, None)[0].sum()
+            assert float(-loss) == pytest.approx(seen[-1])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            with torch.no_grad():
+                after = float(field.density(points, None)[0])
+                again = LatentField(BOX, 16, 3)
+                again.load_state_dict(field.state_dict())
+                assert after == float(again.density(points, None)[0]) > seen[-1]
+        assert seen == sorted(set(seen))
+
+
 class TestBeginning:
     """A field that begins as a mesh."""
 

@@ -116,6 +116,7 @@ class LatentField(GridField):
         start = BLOB * torch.exp(-0.5 * (distance / BLOB_SIZE) ** 2)
         self.register_buffer("start", start, persistent=False)
         self._made: Tensor | None = None
+        self._made_of = 0
 
     @property
     def channels(self) -> int:  # type: ignore[override]
@@ -128,18 +129,17 @@ class LatentField(GridField):
         values = [density - self.start, *([] if features is None else [features])]
         for channel, column in enumerate(torch.cat(values, 1).T):
             finest[0, channel] = column.view(self.shape)
-        self._made = None
 
     def tables(self) -> tuple[Tensor, Tensor]:
-        made = self._made
-        if made is None or not torch.is_grad_enabled():
+        made, version = self._made, sum(grid._version for grid in self.pyramid.grids)
+        # Summed once for all rays until a number changes, or a gradient is asked for that it does not carry.
+        if made is None or self._made_of != version or (torch.is_grad_enabled() and not made.requires_grad):
             made = self.pyramid().flatten(1).T
-            # Summed once a step, and kept only where a gradient will be asked for.
-            self._made = made if torch.is_grad_enabled() else None
+            self._made, self._made_of = made, version
         return made[:, :1] + self.start, made[:, 1:]
 
     def progress(self, share: float) -> None:
-        self._made = None
+        self._made = None  # the last step's backward has freed its graph
         # A shape grows into what is empty yet.
         self.settled = share > SETTLED
 
