@@ -132,19 +132,21 @@ def text_to_3d(name: str) -> str:
     beside = {row["prompt"]: row for row in bounds["rows"]}
     heads = (
         "class, % of views",
+        "of the mesh it began as",
         "of the prior's pictures",
         "of real meshes",
         "colour, % of views",
         "seconds",
     )
+    kinds = ("class", "start", "prior", "real", "colour")
     lines = [("prompt", *heads)]
     for row in found["rows"]:
         if row["camera"]:
-            row = {**row, **beside[row["prompt"]]}
-            keys = ("class_views", "prior_views", "real_views", "colour_views", "seconds")
+            row = {**row, **beside[row["prompt"]], "start_views": row["start_class_views"]}
+            keys = (*(f"{kind}_views" for kind in kinds), "seconds")
             lines.append((row["prompt"], *(f"{row[key]:.0f}" if key in row else "" for key in keys)))
     row = {**found, **bounds}
-    shares = (*(f"{kind}_right_from_most_views" for kind in ("class", "prior", "real", "colour")), "seconds")
+    shares = (*(f"{kind}_right_from_most_views" for kind in kinds), "seconds")
     lines.append(("right from most views, % of prompts", *(f"{row[key]:.0f}" for key in shares)))
     return rows(*lines)
 
