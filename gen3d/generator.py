@@ -380,7 +380,9 @@ class Generator(nn.Module):
 
         best, highest = first, score(first)
         if not bool(highest.any()):
-            raise Gen3dError(f"best_of is {best_of}; it needs something that is asked for, such as a prompt")
+            raise Gen3dError(
+                f"best_of is {best_of}; it needs what the model can be told, a prompt, a property or a class"
+            )
         for number in range(1, best_of):
             other = self._drawn(layout, rows, draws.again(number), settings, callback)
             found = score(other)

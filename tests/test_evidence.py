@@ -137,5 +137,5 @@ class TestBest:
         with torch.no_grad():  # a network that does not listen
             for parameter in rings.core.conditions.parameters():
                 parameter.zero_()
-        with pytest.raises(Gen3dError, match="best_of is 2; it needs something that is asked for"):
+        with pytest.raises(Gen3dError, match="best_of is 2; it needs what the model can be told"):
             rings.sample(1, best_of=2)
