@@ -45,7 +45,7 @@ class Sample:
     """Name of the sampler."""
     best_of: int = 1
     """Candidates of each sample: the one is kept that fits what is asked for best, such as --prompt, by the
-    model's own errors. It takes that many times as long."""
+    model's own errors. It takes more than that many times as long."""
     shard: str = "0/1"
     """I/K draws the I-th of K equal parts; all parts together equal one run without shards (with
     --valid-only, every part searches its own samples)."""
