@@ -2,7 +2,7 @@
 of the best of several.
 
 python benchmarks/object_views.py --out benchmarks/object_views.json
-python benchmarks/object_views.py --prompts prompts.txt --out benchmarks/object_views_untold.json
+python benchmarks/object_views.py --prompts prompts.txt --best-of 1 8 --out views.json
 """
 
 import argparse
