@@ -1,7 +1,7 @@
 """Things from words: whether the class of the prompts of `text_to_3d.py` is seen all around, as they come and
 of the best of several.
 
-python benchmarks/object_views.py --out benchmarks/object_views.json
+python benchmarks/object_views.py --best-of 1 --out benchmarks/object_views.json
 python benchmarks/object_views.py --prompts prompts.txt --best-of 1 8 --out views.json
 """
 

@@ -376,7 +376,8 @@ class Generator(nn.Module):
         def score(candidate: Tokens) -> Tensor:
             x = candidate.with_values(self.normalise(candidate.x)).x
             noise = partial(self._noise, layout, draws)
-            return evidence(told, untold, x, layout.mask, self.config.diffusion.path, noise)
+            found = evidence(told, untold, x, layout.mask, self.config.diffusion.path, noise)
+            return found.nan_to_num(nan=-torch.inf)  # what diverged is never the best
 
         best, highest = first, score(first)
         if not bool(highest.any()):

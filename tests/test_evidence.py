@@ -1,6 +1,7 @@
 """How far conditions explain samples: closed forms of Gaussians, and the choice among candidates by hand."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,11 +14,13 @@ from gen3d import domains
 from gen3d.diffusion.evidence import REPEATS, TIMES, evidence
 from gen3d.diffusion.paths import LinearPath, Path, VariancePreservingPath
 from gen3d.diffusion.samplers import SamplingConfig
+from gen3d.domains.base import Layout
 from gen3d.draws import Draws
 from gen3d.errors import Gen3dError
 from gen3d.generator import Generator
 from gen3d.generator_config import GeneratorConfig
 from gen3d.nn.transformer import TransformerConfig
+from gen3d.tokens import Tokens
 
 WIDE, MEAN, NARROW = 2.0, 1.5, 0.5
 """Of data N(0, WIDE^2) untold, N(MEAN, NARROW^2) told."""
@@ -130,6 +133,17 @@ class TestBest:
         for a, b, c in zip(whole, parts, small, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-4)
             np.testing.assert_allclose(a, c, atol=1e-4)
+
+    def test_what_diverged_is_not_kept(self, rings: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+        drawn = rings._drawn
+
+        def diverged(layout: Layout, rows: Tensor, draws: Draws, *more: Any) -> Tokens:
+            tokens = drawn(layout, rows, draws, *more)
+            first = draws.index < (1 << 40)
+            return tokens.with_values(torch.where(first[:, None, None], torch.nan, tokens.x))
+
+        monkeypatch.setattr(rings, "_drawn", diverged)
+        assert all(np.isfinite(made).all() for made in rings.sample(3, seed=1, best_of=2))
 
     def test_what_nothing_is_asked_of_cannot_be_chosen_among(self, rings: Generator) -> None:
         with pytest.raises(Gen3dError, match="best_of is 0; at least 1"):

@@ -440,6 +440,11 @@ class TestCommands:
             ("latent-nerf", ("--prompt", "a", "--strictness", "1"), "--strictness is given without --sketch"),
             ("latent-nerf", ("--prompt", "a", "--sketch", "no.obj"), "no.obj is no sequence of meshes"),
             ("latent-nerf", ("--prompt", "a", "--guidance", "-1"), "guidance is -1"),
+            (
+                "latent-nerf",
+                ("--prompt", "a", "--best-of", "2"),
+                "--best-of is 2; latent-nerf makes one scene",
+            ),
             ("latent-nerf", ("--prompt", "a", "--start", "image"), "start is 'image', which makes image"),
             (
                 "latent-nerf",

@@ -84,6 +84,8 @@ class Sample:
             raise Gen3dError(f"--interpolate takes two files and --frames; no flag of {self.domain} counts")
         part = "" if shard == (0, 1) else f".{shard[0]}-of-{shard[1]}"
         domain = domains.find(self.domain)
+        if issubclass(domain, SceneDomain) and self.best_of > 1:
+            raise Gen3dError(f"--best-of is {self.best_of}; {self.domain} makes one scene, allowed: 1")
         if issubclass(domain, PromptedDomain):
             return self._imagine(domain)
         if issubclass(domain, SceneDomain):
