@@ -443,7 +443,7 @@ class TestCommands:
             (
                 "latent-nerf",
                 ("--prompt", "a", "--best-of", "2"),
-                "--best-of is 2; latent-nerf makes one scene",
+                "--best-of is 2; latent-nerf makes one",
             ),
             ("latent-nerf", ("--prompt", "a", "--start", "image"), "start is 'image', which makes image"),
             (
