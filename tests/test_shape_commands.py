@@ -171,7 +171,10 @@ def test_a_partial_scan_is_completed(checkpoints: dict[str, str], tmp_path: Path
         (("--representation", "mesh"), "this checkpoint makes points, not mesh"),
         (("--complete", "nowhere.ply"), "no file nowhere.ply"),
         (("--interpolate", "a.ply", "b.ply"), "no file a.ply"),
-        (("--interpolate", "a.ply", "b.ply", "--valid-only"), "it takes no --shard and no --valid-only"),
+        (
+            ("--interpolate", "a.ply", "b.ply", "--valid-only"),
+            "it takes no --shard, --valid-only and --best-of",
+        ),
         (("--out", "a.glb"), ".glb holds meshes, not a PointCloud"),
     ],
 )
