@@ -2,7 +2,7 @@
 of the best of several.
 
 python benchmarks/object_views.py --best-of 1 --out benchmarks/object_views.json
-python benchmarks/object_views.py --seeds 1 2 3 4 --out benchmarks/object_best_of.json
+python benchmarks/object_views.py --n 4 --seed 1 --out benchmarks/object_best_of.json
 """
 
 import argparse
@@ -25,9 +25,8 @@ from gen3d.nn.prompts import read_prompts
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", default="object")
-    parser.add_argument(
-        "--seeds", nargs="*", type=int, default=[0], help="every prompt is made once with each"
-    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--n", type=int, default=1, help="things of every prompt")
     parser.add_argument("--prompts", default=None, help="a file, a prompt a line; by default the 20")
     parser.add_argument("--best-of", nargs="*", type=int, default=[1, 8])
     parser.add_argument("--out", type=Path, required=True)
@@ -37,14 +36,13 @@ def main() -> None:
     reports = []
     for best_of in arguments.best_of:
         start = time.perf_counter()
-        settings = {"best_of": best_of, "progress": False}
-        asked = [(prompt, seed) for seed in arguments.seeds for prompt in prompts]
-        made = [generator.sample(1, prompt=prompt, seed=seed, **settings)[0] for prompt, seed in asked]
-        seconds = (time.perf_counter() - start) / len(asked)
-        found = judged(made, [prompt for prompt, _ in asked])
+        settings = {"seed": arguments.seed, "best_of": best_of, "progress": False}
+        made = [m for prompt in prompts for m in generator.sample(arguments.n, prompt=prompt, **settings)]
+        seconds = (time.perf_counter() - start) / len(made)
+        found = judged(made, [prompt for prompt in prompts for _ in range(arguments.n)])
         reports.append({"best_of": best_of, "seconds": round(seconds, 1), **found})
         print({name: value for name, value in reports[-1].items() if name != "rows"}, flush=True)
-    report = {"seeds": arguments.seeds, "threads": torch.get_num_threads(), "runs": reports}
+    report = {"seed": arguments.seed, "threads": torch.get_num_threads(), "runs": reports}
     with atomic_write(arguments.out) as temporary:
         temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
