@@ -2,7 +2,7 @@
 of the best of several.
 
 python benchmarks/object_views.py --best-of 1 --out benchmarks/object_views.json
-python benchmarks/object_views.py --n 4 --seed 1 --out benchmarks/object_best_of.json
+python benchmarks/object_views.py --best-of 1 8 --n 4 --seed 1 --out views.json
 """
 
 import argparse
