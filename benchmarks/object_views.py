@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def judged(made: Sequence[Any], prompts: Sequence[str]) -> dict[str, Any]:
-    """Shares of views and of things, in percent; the error is the standard error, over things of all prompts."""
+    """Shares of views and of things, in percent; the error is the standard one over all things."""
     rows = [
         {"prompt": prompt, **{metric.name: metric.value for metric in prompt_metrics([mesh], [prompt])}}
         for mesh, prompt in zip(made, prompts, strict=True)
